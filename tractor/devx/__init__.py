@@ -1,0 +1,3 @@
+"""
+Tools for whoever develops with actors.
+"""

@@ -1,0 +1,26 @@
+"""
+Connections between actors: transports, framing, channels and the server that accepts them.
+"""
+
+from tractor.ipc._chan import Channel as Channel
+from tractor.ipc._chan import _connect_chan as _connect_chan
+from tractor.ipc._server import Endpoint as Endpoint
+from tractor.ipc._server import IPCServer as IPCServer
+from tractor.ipc._server import Server as Server
+from tractor.ipc._server import open_ipc_server as open_ipc_server
+from tractor.ipc._transport import MsgTransport as MsgTransport
+from tractor.ipc._transport import MsgTransportKey as MsgTransportKey
+from tractor.ipc._types import transport_from_addr as transport_from_addr
+from tractor.ipc._types import transport_from_stream as transport_from_stream
+
+__all__ = [
+    'Channel',
+    'Endpoint',
+    'IPCServer',
+    'MsgTransport',
+    'MsgTransportKey',
+    'Server',
+    'open_ipc_server',
+    'transport_from_addr',
+    'transport_from_stream',
+]

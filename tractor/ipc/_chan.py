@@ -1,0 +1,256 @@
+"""
+A `Channel` is one connection to one peer actor: a transport, and who is at the other end.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pprint import pformat
+from typing import Any
+
+import msgspec
+import trio
+
+from tractor import log as _log
+from tractor._exceptions import MsgTypeError, TransportClosed
+from tractor.discovery._addr import wrap_address
+from tractor.ipc._framing import MAX_FRAME_SIZE
+from tractor.ipc._transport import MsgpackTransport
+from tractor.ipc._types import transport_from_addr, transport_from_stream
+from tractor.msg._errors import pack_error
+from tractor.msg.types import Aid
+
+log = _log.get_logger()
+
+_NO_TRANSPORT = '<no-tpt>'
+
+
+class Channel:
+    """
+    One connection to one peer.
+
+    Args:
+        transport: the connected transport; without one the channel is a mere description (of a local portal).
+
+    Exactly one task may read it, normally the actor's message loop; any task may send. A channel that was lost
+    stays lost: there is no reconnection.
+    """
+
+    __slots__ = (
+        '__weakref__',
+        '_aid',
+        '_cancel_called',
+        '_closed',
+        '_exc',
+        '_transport',
+    )
+
+    def __init__(self, transport: MsgpackTransport | None = None) -> None:
+        self._transport = transport
+        self._aid: Aid | None = None
+        self._exc: BaseException | None = None
+        self._closed = False
+        self._cancel_called = False
+
+    @classmethod
+    def from_stream(cls, stream: Any) -> Channel:
+        """
+        Wrap a connected stream.
+
+        Raises:
+            NotImplementedError: no transport knows this kind of stream.
+        """
+        return cls(transport_from_stream(stream)(stream))
+
+    @classmethod
+    async def from_addr(cls, addr: Any, **kwargs: Any) -> Channel:
+        """
+        Connect to an address (wrapped, unwrapped or a multiaddr); no handshake is made.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        addr = wrap_address(addr)
+        return cls(await transport_from_addr(addr).connect_to(addr, **kwargs))
+
+    # -- messages ---------------------------------------------------------------------------------------------
+
+    async def send(self, payload: Any, hide_tb: bool = False) -> None:
+        """
+        Send one message; returns once the kernel has taken it.
+
+        Raises:
+            MsgTypeError: it cannot be encoded; nothing was sent.
+            TransportClosed: the connection is gone.
+        """
+        if log.at_least_level('transport'):
+            log.transport('=> send IPC msg:\n\n%s\n', pformat(payload))
+        await self._tpt().send(payload, hide_tb=hide_tb)
+
+    async def recv(self) -> Any:
+        """
+        The next message; a frame that violates the message spec comes as a `MsgTypeError` value.
+
+        Raises:
+            TransportClosed: no further message will come.
+        """
+        msg = await self._tpt().recv()
+        if log.at_least_level('transport'):
+            log.transport('<= recv IPC msg:\n\n%s\n', pformat(msg))
+        return msg
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            yield self.as_msg(await self.recv())
+
+    def as_msg(self, item: Any) -> Any:
+        """The item itself, or for a `MsgTypeError` value the `Error` message its dialog gets instead."""
+        if isinstance(item, MsgTypeError):
+            return pack_error(item, cid=item.cid, src_uid=self._aid.uid if self._aid else None)
+        return item
+
+    def _tpt(self) -> MsgpackTransport:
+        if self._transport is None:
+            raise TransportClosed('this channel has no transport: it describes a local actor\n')
+        return self._transport
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def _do_handshake(self, aid: Aid, timeout: float | None = None) -> Aid:
+        """
+        Say who we are, learn who they are.
+
+        Args:
+            aid: our own identity.
+            timeout: seconds to wait for the peer's; `None` is forever.
+
+        Raises:
+            TransportClosed: the peer is gone, too slow, or did not send an identity.
+        """
+        tpt = self._tpt()
+        bad: BaseException | None = None
+        peer: Any = None
+        try:
+            with trio.fail_after(timeout if timeout is not None else float('inf')):
+                await tpt.send(aid)
+                peer = await tpt.recv()
+        except (trio.TooSlowError, MsgTypeError, msgspec.DecodeError, ValueError, TypeError) as err:
+            bad = err
+        if isinstance(peer, BaseException):
+            bad = peer
+        if bad is not None or not isinstance(peer, Aid):
+            raise TransportClosed(
+                f'Peer sent an invalid actor handshake!\n{bad or type(peer)!r}\n{tpt!r}\n',
+                loglevel='warning',
+                src_exc=bad
+                if bad is not None
+                else TypeError(f'expected an Aid, got {type(peer)!r}'),
+            )
+        tpt.max_frame_size = MAX_FRAME_SIZE
+        self._aid = peer
+        return peer
+
+    async def aclose(self) -> None:
+        """Close our end; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    def connected(self) -> bool:
+        """Whether our end is open and the peer is not known to be gone."""
+        return self._transport is not None and not self._closed and self._transport.connected()
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def aid(self) -> Aid | None:
+        """The peer, once it has said who it is."""
+        return self._aid
+
+    @property
+    def uid(self) -> tuple[str, str] | None:
+        """Deprecated: the peer's `(name, uuid)`; use `.aid.uid`."""
+        warnings.warn(
+            '`Channel.uid` is deprecated, use `Channel.aid.uid`', DeprecationWarning, stacklevel=2
+        )
+        return self._aid.uid if self._aid else None
+
+    @property
+    def transport(self) -> MsgpackTransport | None:
+        """The transport below."""
+        return self._transport
+
+    @property
+    def stream(self) -> Any:
+        """The byte stream below the transport."""
+        return self._transport.stream if self._transport else None
+
+    @property
+    def laddr(self) -> Any:
+        """Our address."""
+        return self._transport.laddr if self._transport else None
+
+    @property
+    def raddr(self) -> Any:
+        """The peer's address."""
+        return self._transport.raddr if self._transport else None
+
+    @property
+    def maddr(self) -> Any:
+        """The peer's address as a multiaddr."""
+        return self._transport.maddr if self._transport else _NO_TRANSPORT
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether `Portal.cancel_actor()` was called through this channel."""
+        return self._cancel_called
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose()` was called."""
+        return self._closed
+
+    def pformat(self, privates: bool = False) -> str:
+        """Several lines for people: state, peer, addresses."""
+        state = 'connected' if self.connected() else 'closed' if self._closed else 'disconnected'
+        lines = [
+            f'state: {state}',
+            f'peer: {self._aid.reprol() if self._aid else None}',
+            f'transport: {type(self._transport).__name__ if self._transport else _NO_TRANSPORT}',
+        ]
+        if self._transport is not None:
+            lines += [f'laddr: {self.laddr}', f'raddr: {self.raddr}']
+        if privates:
+            lines += [f'_exc: {self._exc!r}', f'_cancel_called: {self._cancel_called}']
+        return '<Channel(\n' + ''.join(f' |_{line}\n' for line in lines) + ')>'
+
+    __str__ = pformat
+    __repr__ = pformat
+
+
+@asynccontextmanager
+async def _connect_chan(addr: Any, close_timeout: float | None = None) -> AsyncIterator[Channel]:
+    """
+    A connected channel for the block, closed at its end whatever happens.
+
+    Args:
+        addr: where to connect.
+        close_timeout: seconds the closing may take; `None` is as long as it takes.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    chan = await Channel.from_addr(addr)
+    try:
+        yield chan
+    finally:
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + (close_timeout or float('inf'))
+        ) as cs:
+            await chan.aclose()
+        if cs.cancelled_caught:
+            log.warning('closing %s took more than %s s', chan, close_timeout)

@@ -1,0 +1,213 @@
+"""
+Frames: a 4 byte little-endian body length, then the body. Nothing here awaits.
+
+`FrameReader` is fed with whatever bytes arrived and answers with every body that is complete; `FrameWriter`
+holds what is still to be written, byte exact, so that a write that was cut short (cancellation, a full socket)
+continues where it stopped. Both are plain state objects: transports drive them.
+
+Large bodies get a buffer of their own (`LARGE`): the kernel fills it directly through `FrameReader.hole()`, the
+decoder reads from it, and no other copy is made. That buffer grows with what really arrived, never with what a
+header merely announces.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+HEADER = struct.Struct('<I')
+HEADER_SIZE: int = HEADER.size
+
+# bodies of at least this many bytes are neither joined with others nor copied on their way (bytes)
+LARGE: int = 64 * 1024
+
+# what a frame may announce unless told otherwise (bytes)
+MAX_FRAME_SIZE: int = 1 << 30
+
+# the same before a peer has said who it is: an `Aid` takes about 200 bytes, a name may be long (bytes)
+MAX_GREETING_SIZE: int = 64 * 1024
+
+# first allocation for a large body; it then doubles with every filling (bytes)
+_FIRST_GROWTH: int = 1 << 20
+
+
+class FrameTooLarge(ValueError):
+    """
+    A header announced more bytes than this side accepts.
+
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size, self.limit = size, limit
+        super().__init__(
+            f'incoming frame announces {size} bytes, more than the {limit} accepted here'
+        )
+
+
+class FrameReader:
+    """
+    Cuts a byte stream into frame bodies.
+
+    Args:
+        max_size: largest accepted body, in bytes.
+    """
+
+    __slots__ = ('_filled', '_large', '_large_size', '_tail', 'max_size')
+
+    def __init__(self, max_size: int = MAX_FRAME_SIZE) -> None:
+        self.max_size = max_size
+        self._tail = b''
+        self._large: bytearray | None = None
+        self._large_size = 0
+        self._filled = 0
+
+    def __repr__(self) -> str:
+        return f'<FrameReader pending={self.pending} max_size={self.max_size}>'
+
+    @property
+    def pending(self) -> int:
+        """Bytes received that belong to a body which is not complete yet."""
+        return len(self._tail) + self._filled
+
+    def feed(self, data: bytes) -> list[bytes | bytearray]:
+        """
+        Take what arrived, return all bodies that are complete by now, in order.
+
+        Raises:
+            FrameTooLarge: a header announces more than `max_size`. The stream cannot be followed any further.
+        """
+        bodies: list[bytes | bytearray] = []
+        if self._large is not None:
+            data = self._feed_large(data, bodies)
+            if not data:
+                return bodies
+        if self._tail:
+            data = self._tail + data
+            self._tail = b''
+        at, end = 0, len(data)
+        while end - at >= HEADER_SIZE:
+            (size,) = HEADER.unpack_from(data, at)
+            if size > self.max_size:
+                raise FrameTooLarge(size, self.max_size)
+            start = at + HEADER_SIZE
+            at = start + size
+            if at > end:
+                if size >= LARGE:
+                    self._begin_large(size, data[start:])
+                    return bodies
+                at = start - HEADER_SIZE
+                break
+            bodies.append(data[start:at])
+        if at < end:
+            self._tail = data[at:]
+        return bodies
+
+    def hole(self) -> memoryview | None:
+        """
+        Where the kernel may write the next bytes of a large body; `None` while no such body is under way.
+
+        After writing `n` bytes there, call `filled(n)`.
+        """
+        if self._large is None:
+            return None
+        if self._filled == len(self._large):
+            self._grow()
+        return memoryview(self._large)[self._filled :]
+
+    def filled(self, count: int) -> bytearray | None:
+        """Account for `count` bytes written into the `hole()`; the body, if that completed it."""
+        self._filled += count
+        if self._large is None or self._filled < self._large_size:
+            return None
+        body, self._large, self._filled = self._large, None, 0
+        return body
+
+    def _begin_large(self, size: int, first: bytes) -> None:
+        self._large_size = size
+        self._filled = len(first)
+        self._large = bytearray(min(size, max(_FIRST_GROWTH, len(first))))
+        self._large[: len(first)] = first
+
+    def _grow(self) -> None:
+        assert self._large is not None
+        self._large.extend(bytes(min(self._large_size - self._filled, self._filled)))
+
+    def _feed_large(self, data: bytes, bodies: list[bytes | bytearray]) -> bytes:
+        while data:
+            hole = self.hole()
+            if hole is None:
+                return data
+            count = min(len(hole), len(data))
+            hole[:count] = data[:count]
+            hole.release()
+            data = data[count:]
+            body = self.filled(count)
+            if body is not None:
+                bodies.append(body)
+        return data
+
+
+class FrameWriter:
+    """
+    The bytes still to be written on one stream, and how far the stream has come.
+
+    Positions are absolute counts of bytes since the stream began: whoever pushed a frame has been served once
+    `written` reaches the position which `push()` returned.
+    """
+
+    __slots__ = ('_chunks', '_current', 'pushed', 'written')
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._current: memoryview | None = None
+        self.pushed = 0
+        self.written = 0
+
+    def __repr__(self) -> str:
+        return f'<FrameWriter unwritten={self.unwritten}>'
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes pushed which the stream has not taken yet."""
+        return self.pushed - self.written
+
+    def push(self, body: bytes) -> int:
+        """Queue one frame; returns the position at which it will have been written."""
+        size = len(body)
+        if size < LARGE:
+            self._chunks.append(HEADER.pack(size) + body)
+        else:
+            self._chunks.append(HEADER.pack(size))
+            self._chunks.append(body)
+        self.pushed += HEADER_SIZE + size
+        return self.pushed
+
+    def current(self) -> memoryview | None:
+        """What to write next: small frames joined, a large body by itself; `None` when all is written."""
+        if self._current is not None:
+            return self._current
+        chunks = self._chunks
+        if not chunks:
+            return None
+        if len(chunks) == 1:
+            data = chunks.popleft()
+        else:
+            parts, total = [], 0
+            while chunks and total < LARGE and len(chunks[0]) < LARGE:
+                total += len(chunks[0])
+                parts.append(chunks.popleft())
+            data = b''.join(parts) if parts else chunks.popleft()
+        self._current = memoryview(data)
+        return self._current
+
+    def wrote(self, count: int) -> None:
+        """The stream took `count` bytes of `current()`."""
+        assert self._current is not None
+        self.written += count
+        self._current = self._current[count:] if count < len(self._current) else None
+
+    def discard(self) -> None:
+        """Forget everything unwritten: the stream is gone."""
+        self._chunks.clear()
+        self._current = None
+        self.written = self.pushed

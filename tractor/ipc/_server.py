@@ -1,0 +1,406 @@
+"""
+The listening side of an actor: endpoints, the table of connected peers, and who waits for whom.
+
+| state | set when | cleared when |
+|---|---|---|
+| `_peers[uid]` | a peer completed its handshake | its last channel's message loop ended |
+| `_peer_connected[uid]` | somebody expects that peer | the peer connected, or nobody expects it any more |
+| `_no_more_peers` | no peer is tracked (also at the start) | a peer is tracked |
+| `_shutdown` | the last group of listeners is gone | the first group starts |
+
+A probe (`Aid.is_probe`) is answered and dropped; it touches none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from tractor import log as _log
+from tractor._exceptions import RemoteActorError, TransportClosed
+from tractor.discovery._addr import default_lo_addrs, wrap_address
+from tractor.ipc._chan import Channel
+from tractor.ipc._framing import MAX_GREETING_SIZE
+from tractor.ipc._types import backend_from_addr
+from tractor.msg.types import Aid
+from tractor.runtime import _state
+from tractor.trionics._beg import collapse_eg
+
+log = _log.get_logger()
+
+Uid = tuple[str, str]
+
+# seconds which an accepted connection has to say who it is
+_PRE_REG_HANDSHAKE_TIMEOUT: float = 10
+
+# accepted connections that are greeted at once; further ones wait for their turn
+_MAX_HALF_OPEN: int = 256
+
+
+class Endpoint:
+    """
+    One listening address.
+
+    Args:
+        addr: where to listen; replaced by the address really bound (a port 0 becomes the port it got).
+        listen_tn: the nursery of the accept loops.
+        stream_handler_tn: the nursery of the accepted connections.
+    """
+
+    def __init__(
+        self, addr: Any, listen_tn: trio.Nursery, stream_handler_tn: trio.Nursery | None = None
+    ) -> None:
+        self.addr = addr
+        self.listen_tn = listen_tn
+        self.stream_handler_tn = stream_handler_tn
+        self.peer_tpts: dict[Any, Any] = {}
+        self._listener: trio.SocketListener | None = None
+
+    async def start_listener(self) -> trio.SocketListener:
+        """
+        Bind.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        backend = backend_from_addr(self.addr)
+        self._listener = await backend.start_listener(self.addr)
+        bound = self._listener.socket.getsockname()
+        if not isinstance(bound, (str, bytes)):
+            self.addr = backend.address.from_addr(tuple(bound[:2]))  # type: ignore[attr-defined]
+        return self._listener
+
+    def close_listener(self) -> None:
+        """Stop listening and remove what the address left in the file system; a second call does nothing."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            backend_from_addr(self.addr).close_listener(self.addr, listener)
+
+    def __repr__(self) -> str:
+        state = 'listening' if self._listener is not None else 'closed'
+        return f'<Endpoint {self.addr} {state}>'
+
+
+class Server:
+    """
+    The listeners of one actor and the peers that came through them.
+
+    Made by `open_ipc_server()`.
+    """
+
+    def __init__(self, parent_tn: trio.Nursery, stream_handler_tn: trio.Nursery) -> None:
+        self._parent_tn = parent_tn
+        self._stream_handler_tn = stream_handler_tn
+        self._no_more_peers = trio.Event()
+        self._no_more_peers.set()
+        self._endpoints: list[Endpoint] = []
+        self._peers: dict[Uid, list[Channel]] = {}
+        self._peer_connected: dict[Uid, trio.Event] = {}
+        self._shutdown: trio.Event | None = None
+        self._groups = 0
+        self._half_open = trio.CapacityLimiter(_MAX_HALF_OPEN)
+
+    # -- listening ------------------------------------------------------------------------------------------------
+
+    async def listen_on(
+        self,
+        *,
+        accept_addrs: list[Any] | None = None,
+        stream_handler_nursery: trio.Nursery | None = None,
+    ) -> list[Endpoint]:
+        """
+        Bind all of these addresses and accept on them.
+
+        Args:
+            accept_addrs: wrapped or unwrapped addresses or multiaddrs; `None` is the default loopback address.
+            stream_handler_nursery: where accepted connections are served; the server's own by default.
+
+        Returns:
+            One endpoint per address; all accept by now.
+
+        Raises:
+            OSError: one cannot be bound; then none is.
+            RuntimeError: the server has been shut down.
+        """
+        if self.is_shutdown():
+            raise RuntimeError('this IPC server has been shut down: it cannot listen again')
+        if accept_addrs is None:
+            accept_addrs = list(default_lo_addrs([_state._def_tpt_proto]))
+        addrs = [wrap_address(addr) for addr in accept_addrs]
+        handlers = stream_handler_nursery or self._stream_handler_tn
+        endpoints: list[Endpoint] = await self._parent_tn.start(self._serve_group, addrs, handlers)
+        return endpoints
+
+    async def _serve_group(
+        self,
+        addrs: list[Any],
+        handlers: trio.Nursery,
+        task_status: trio.TaskStatus[list[Endpoint]],
+    ) -> None:
+        group: list[Endpoint] = []
+        if self._shutdown is None:
+            self._shutdown = trio.Event()
+        self._groups += 1
+        try:
+            async with collapse_eg(), trio.open_nursery() as listen_tn:
+                for addr in addrs:
+                    endpoint = Endpoint(addr, listen_tn, handlers)
+                    group.append(endpoint)
+                    await endpoint.start_listener()
+                for endpoint in group:
+                    assert endpoint._listener is not None
+                    await listen_tn.start(self._accept, endpoint._listener, handlers)
+                    self._endpoints.append(endpoint)
+                task_status.started(list(group))
+        finally:
+            self._close_group(group)
+
+    async def _accept(
+        self,
+        listener: trio.SocketListener,
+        handlers: trio.Nursery,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        await trio.serve_listeners(
+            self._handle, [listener], handler_nursery=handlers, task_status=task_status
+        )
+
+    def _close_group(self, group: list[Endpoint]) -> None:
+        for endpoint in group:
+            if endpoint in self._endpoints:
+                self._endpoints.remove(endpoint)
+            try:
+                endpoint.close_listener()
+            except OSError as err:
+                log.warning('closing %r failed: %s', endpoint, err)
+        self._groups -= 1
+        if not self._groups and self._shutdown is not None:
+            self._shutdown.set()
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        await handle_stream_from_peer(stream, server=self)
+
+    def cancel(self) -> bool:
+        """Stop accepting, and cancel what runs in the same nursery; `True` if there was anything to stop."""
+        running = not self.is_shutdown()
+        self._parent_tn.cancel_scope.cancel()
+        return running
+
+    def stop_listening(self) -> None:
+        """Stop accepting; connections already accepted go on."""
+        for endpoint in self._endpoints:
+            endpoint.listen_tn.cancel_scope.cancel()
+
+    async def wait_for_shutdown(self) -> None:
+        """Wait until every listener is gone; returns at once when none ever was."""
+        if self._shutdown is None:
+            log.warning('this IPC server never listened: nothing to wait for')
+            return
+        await self._shutdown.wait()
+
+    def is_shutdown(self) -> bool:
+        """Whether listeners were there and all are gone."""
+        return self._shutdown is not None and self._shutdown.is_set()
+
+    # -- peers ----------------------------------------------------------------------------------------------------
+
+    def expect_peer(self, uid: Uid) -> trio.Event:
+        """Announce that `uid` will connect; the event is set once it has."""
+        event = self._peer_connected.get(uid)
+        if event is None:
+            event = self._peer_connected[uid] = trio.Event()
+            if self._peers.get(uid):
+                event.set()
+        return event
+
+    def forget_peer(self, uid: Uid) -> None:
+        """Nobody waits for `uid` any more."""
+        self._peer_connected.pop(uid, None)
+
+    async def wait_for_peer(self, uid: Uid) -> tuple[trio.Event, Channel]:
+        """
+        Wait until `uid` is connected.
+
+        Returns:
+            The event that was waited for, and the newest channel of that peer.
+
+        Nothing here notices that a peer will never come: race it against the death of its process.
+        """
+        event = self.expect_peer(uid)
+        await event.wait()
+        return event, self._peers[uid][-1]
+
+    def _track(self, uid: Uid, chan: Channel) -> None:
+        if self._no_more_peers.is_set():
+            self._no_more_peers = trio.Event()
+        event = self._peer_connected.pop(uid, None)
+        if event is not None:
+            event.set()
+        self._peers.setdefault(uid, []).append(chan)
+
+    def _untrack(self, uid: Uid, chan: Channel) -> None:
+        chans = self._peers.get(uid, [])
+        if chan in chans:
+            chans.remove(chan)
+        if not chans:
+            self._peers.pop(uid, None)
+        if not self._peers:
+            self._no_more_peers.set()
+
+    def has_peers(self, check_chans: bool = False) -> bool:
+        """
+        Whether any peer is connected.
+
+        Args:
+            check_chans: count only channels that are still connected.
+        """
+        if not check_chans:
+            return not self._no_more_peers.is_set()
+        return any(chan.connected() for chans in self._peers.values() for chan in chans)
+
+    def len_peers(self) -> int:
+        """How many channels are tracked."""
+        return sum(len(chans) for chans in self._peers.values())
+
+    async def wait_for_no_more_peers(self) -> None:
+        """Wait until no peer is connected. Bound it: a peer may stay as long as it likes."""
+        await self._no_more_peers.wait()
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def proto_keys(self) -> list[str]:
+        """The transport of each endpoint."""
+        return [endpoint.addr.proto_key for endpoint in self._endpoints]
+
+    @property
+    def addrs(self) -> list[Any]:
+        """The wrapped address of each endpoint."""
+        return [endpoint.addr for endpoint in self._endpoints]
+
+    @property
+    def accept_addrs(self) -> list[tuple[str, Any]]:
+        """The unwrapped address of each endpoint."""
+        return [endpoint.addr.unwrap() for endpoint in self._endpoints]
+
+    def epsdict(self) -> dict[Any, Endpoint]:
+        """The endpoints by their address."""
+        return {endpoint.addr: endpoint for endpoint in self._endpoints}
+
+    @property
+    def repr_state(self) -> str:
+        """One word for the phase it is in."""
+        if self._shutdown is None:
+            return 'never-started'
+        return 'shutdown' if self._shutdown.is_set() else 'listening'
+
+    def pformat(self, privates: bool = False) -> str:
+        """Several lines for people: state, addresses, peers."""
+        lines = [
+            f'state: {self.repr_state}',
+            f'addrs: {self.addrs}',
+            f'channels: {self.len_peers()}',
+        ]
+        if privates:
+            lines.append(f'_peers: {list(self._peers)}')
+        return '<Server(\n' + ''.join(f' |_{line}\n' for line in lines) + ')>'
+
+    __repr__ = pformat
+
+
+IPCServer = Server
+
+
+async def handle_stream_from_peer(stream: trio.SocketStream, *, server: Server) -> None:
+    """
+    Serve one accepted connection until it ends.
+
+    Whatever arrives on it, the failure ends here with this connection: nothing escapes that would harm the others.
+    The stream is closed when this returns, also when it is cancelled.
+    """
+    async with stream_closed_at_end(stream):
+        actor = _state.current_actor(err_on_no_runtime=False)
+        if actor is None:
+            log.warning('dropping a connection: this process has no actor runtime to answer with')
+            return
+        chan = await _greet(stream, actor.aid, server)
+        if chan is None or chan.aid is None:
+            return
+        await _serve_peer(chan, chan.aid, actor, server)
+
+
+@asynccontextmanager
+async def stream_closed_at_end(stream: Any) -> AsyncIterator[None]:
+    """Close a stream at the end of the block without waiting for anybody."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+async def _greet(stream: trio.SocketStream, aid: Aid, server: Server) -> Channel | None:
+    """Shake hands; `None` when there is nobody to serve: a probe, garbage, or a peer that is gone or too slow."""
+    try:
+        async with server._half_open:
+            chan = Channel.from_stream(stream)
+            assert chan.transport is not None
+            chan.transport.max_frame_size = MAX_GREETING_SIZE
+            peer = await chan._do_handshake(aid=aid, timeout=_PRE_REG_HANDSHAKE_TIMEOUT)
+    except (TransportClosed, OSError) as err:
+        log.runtime('no handshake with an accepted connection:\n%s', err)
+        return None
+    return None if peer.is_probe else chan
+
+
+async def _serve_peer(chan: Channel, aid: Aid, actor: Any, server: Server) -> None:
+    serve: Callable[[Channel], Awaitable[tuple[bool, Any]]] = actor.serve_channel
+    uid = aid.uid
+    server._track(uid, chan)
+    disconnected = False
+    try:
+        disconnected, _ = await serve(chan)
+    except RemoteActorError as err:
+        # the peer's runtime failed as a whole: whoever waits for it has been told, this actor goes on
+        if err is not chan._exc:
+            raise
+        log.error('%s failed: %s', aid.reprol(), err)
+    finally:
+        try:
+            await actor.on_peer_gone(uid, chan, disconnected)
+        finally:
+            server._untrack(uid, chan)
+
+
+@asynccontextmanager
+async def open_ipc_server(
+    parent_tn: trio.Nursery | None = None,
+    stream_handler_tn: trio.Nursery | None = None,
+) -> AsyncIterator[Server]:
+    """
+    A server for the block; it listens once `listen_on()` is called.
+
+    Args:
+        parent_tn: runs the listeners; without one the server opens its own and cancels it at the end.
+        stream_handler_tn: runs the accepted connections; `parent_tn` by default.
+
+    On exit all listeners are gone. Accepted connections live as long as the nursery they run in.
+    """
+    if parent_tn is None:
+        async with collapse_eg(), trio.open_nursery() as own_tn:
+            try:
+                yield Server(own_tn, stream_handler_tn or own_tn)
+            finally:
+                own_tn.cancel_scope.cancel()
+        return
+    server = Server(parent_tn, stream_handler_tn or parent_tn)
+    try:
+        yield server
+    finally:
+        server.stop_listening()
+        if server._shutdown is not None:
+            with trio.CancelScope(shield=True):
+                await server._shutdown.wait()

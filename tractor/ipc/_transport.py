@@ -1,0 +1,356 @@
+"""
+What turns a byte stream into a stream of messages: `MsgTransport` says what the layers above rely on,
+`MsgpackTransport` does it for any `trio` stream with length-prefixed msgpack frames.
+
+Every failure of the stream leaves this module as a `TransportClosed`; `_faults.py` decides what it says.
+
+Writing is cooperative: a task pushes its frame into the writer's queue and then either writes (everything that is
+queued, its own frame last) or, when another task is writing already, waits until its frame has been taken along.
+A write that is cancelled leaves the unsent rest in the queue for the next task: the stream stays in sync.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+import trio
+
+from tractor import log as _log
+from tractor._exceptions import TransportClosed
+from tractor.ipc import _faults
+from tractor.ipc._framing import FrameReader, FrameTooLarge, FrameWriter
+from tractor.msg import _codec
+from tractor.msg._errors import _mk_recv_mte, _mk_send_mte
+
+log = _log.get_logger()
+
+MsgTransportKey = tuple[str, str]
+
+# bytes asked from the kernel at once; what is larger goes straight into a buffer of its own
+_READ_SIZE: int = 64 * 1024
+
+# undecodable frames which a peer may send before the connection is given up
+_MAX_GARBAGE: int = 4
+
+# a write that needs no waiting is one plain system call; elsewhere than on POSIX sockets are no file descriptors
+_HAS_FD_WRITE: bool = sys.platform != 'win32'
+
+
+@runtime_checkable
+class MsgTransport(Protocol):
+    """One connection, as the channel above it sees it."""
+
+    stream: Any
+    drained: list[Any]
+    address_type: ClassVar[type]
+    codec_key: ClassVar[str]
+    layer_key: ClassVar[int]
+
+    async def send(self, msg: Any) -> None: ...
+    async def recv(self) -> Any: ...
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+    def connected(self) -> bool: ...
+    def drain(self) -> AsyncIterator[Any]: ...
+    @classmethod
+    def key(cls) -> MsgTransportKey: ...
+    @property
+    def laddr(self) -> Any: ...
+    @property
+    def raddr(self) -> Any: ...
+    @property
+    def maddr(self) -> Any: ...
+    @classmethod
+    async def connect_to(cls, addr: Any, **kwargs: Any) -> MsgTransport: ...
+    @classmethod
+    def get_stream_addrs(cls, stream: Any) -> tuple[Any, Any]: ...
+
+
+class MsgpackTransport:
+    """
+    Messages over a `trio` stream.
+
+    Args:
+        stream: a connected stream; a `trio.SocketStream` is read and written without intermediate copies.
+        prefix_size: size of the length prefix in bytes; always 4, kept for compatibility.
+        codec: not used, kept for compatibility: each task sends with its own current codec.
+
+    One task may receive at a time, any number may send. Cancelling either loses nothing: a cancelled `recv()`
+    resumes in the middle of a frame, a cancelled `send()` leaves its frame queued for the next one.
+    """
+
+    address_type: ClassVar[type]
+    codec_key: ClassVar[str] = 'msgpack'
+    layer_key: ClassVar[int] = 4
+
+    _writer: FrameWriter | None = None
+    _writing: bool = False
+    _lost: TransportClosed | None = None
+
+    def __init__(self, stream: Any, prefix_size: int = 4, codec: Any = None) -> None:
+        self.stream = stream
+        self.prefix_size = prefix_size
+        self.drained: list[Any] = []
+        self._laddr, self._raddr = self.get_stream_addrs(stream)
+        self._task = trio.lowlevel.current_task()
+        self._reader = FrameReader()
+        self._ready: deque[Any] = deque()
+        self._garbage = 0
+        self._waiting: list[trio.Event] = []
+
+    @classmethod
+    def key(cls) -> MsgTransportKey:
+        """`(codec_key, proto_key)`, which names a transport class."""
+        return cls.codec_key, cls.address_type.proto_key  # type: ignore[attr-defined]
+
+    @classmethod
+    def get_stream_addrs(cls, stream: Any) -> tuple[Any, Any]:
+        """Local and remote address of a connected stream; each transport knows how."""
+        raise TypeError(f'{cls.__name__} does not say how to read the addresses of {stream!r}')
+
+    @property
+    def laddr(self) -> Any:
+        """Our end's address."""
+        return self._laddr
+
+    @property
+    def raddr(self) -> Any:
+        """The peer's address."""
+        return self._raddr
+
+    @property
+    def max_frame_size(self) -> int:
+        """Largest accepted incoming frame, in bytes."""
+        return self._reader.max_size
+
+    @max_frame_size.setter
+    def max_frame_size(self, size: int) -> None:
+        self._reader.max_size = size
+
+    def connected(self) -> bool:
+        """Whether our end is open. A peer that went away is noticed by reading or writing."""
+        return self._lost is None and self.stream.socket.fileno() != -1
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self._laddr} <-> {self._raddr}>'
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def push(self, msg: Any) -> int:
+        """
+        Encode a message and queue its frame without writing; returns the queue position it ends at.
+
+        Raises:
+            MsgTypeError: the message cannot be encoded; nothing was queued.
+        """
+        codec = _codec._ctxvar_MsgCodec.get()
+        try:
+            body = codec.enc.encode(msg)
+        except Exception as err:
+            raise _mk_send_mte(msg=msg, codec=codec, src_type_error=_as_type_error(err)) from err
+        if self._writer is None:
+            self._writer = FrameWriter()
+        return self._writer.push(body)
+
+    async def send(self, msg: Any, strict_types: bool = True, hide_tb: bool = True) -> None:
+        """
+        Send one message; returns once the kernel has taken it.
+
+        Args:
+            msg: a message struct, or plain builtins.
+            strict_types, hide_tb: kept for compatibility.
+
+        Raises:
+            MsgTypeError: it cannot be encoded; nothing was sent.
+            TransportClosed: the stream is gone, here or at the peer.
+        """
+        if self._lost is not None:
+            raise self._lost
+        await self.flush(self.push(msg))
+
+    async def flush(self, upto: int | None = None) -> None:
+        """Wait until everything queued (or everything up to position `upto`) has been written."""
+        writer = self._writer
+        if writer is None:
+            await trio.lowlevel.checkpoint()
+            return
+        goal = writer.pushed if upto is None else upto
+        if writer.written >= goal:
+            await trio.lowlevel.checkpoint()
+            return
+        while writer.written < goal:
+            if self._lost is not None:
+                raise self._lost
+            if not self._writing:
+                await self._write(writer, goal)
+            else:
+                turn = trio.Event()
+                self._waiting.append(turn)
+                await turn.wait()
+        if self._lost is not None:
+            raise self._lost
+
+    def flush_nowait(self) -> bool:
+        """Write what can be written without waiting; whether nothing is left."""
+        writer = self._writer
+        if writer is None or not writer.unwritten:
+            return True
+        if self._writing or not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
+            return False
+        fd = self.stream.socket.fileno()
+        try:
+            while (data := writer.current()) is not None:
+                writer.wrote(os.write(fd, data))
+        except OSError:
+            # full, or broken: the flush that waits will find out which and say so
+            return False
+        return True
+
+    async def _write(self, writer: FrameWriter, goal: int) -> None:
+        self._writing = True
+        try:
+            while writer.written < goal:
+                data = writer.current()
+                assert data is not None
+                writer.wrote(await self._send_some(data))
+            return
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as err:
+            writer.discard()
+            closed = self._lose(_faults.from_send(self, err))
+        finally:
+            self._writing = False
+            self._wake()
+        raise closed
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            turn.set()
+
+    async def _send_some(self, data: memoryview) -> int:
+        stream = self.stream
+        if isinstance(stream, trio.SocketStream):
+            try:
+                return await stream.socket.send(data)
+            except OSError as err:
+                raise _faults.as_stream_error(err) from err
+        # other streams cannot tell how far a cancelled write got: after one the stream is of no use any more
+        try:
+            await stream.send_all(data)
+        except trio.Cancelled:
+            self._lose(_faults.half_written(self))
+            await trio.aclose_forcefully(stream)
+            raise
+        return len(data)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def recv_batch(self) -> deque[Any]:
+        """
+        Wait until at least one message is here; return the queue of all that arrived with it.
+
+        The caller empties the queue. A frame that violates the message spec is in it as a `MsgTypeError` value.
+
+        Raises:
+            TransportClosed: no further message will come.
+        """
+        ready = self._ready
+        while not ready:
+            if self._lost is not None:
+                raise self._lost
+            bodies = await self._read_some()
+            for body in bodies:
+                self._decode(body)
+        return ready
+
+    async def recv(self) -> Any:
+        """
+        The next message, or a `MsgTypeError` value for a frame that violates the message spec.
+
+        Raises:
+            TransportClosed: no further message will come.
+        """
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.recv_batch()
+        return self._ready.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            yield await self.recv()
+
+    async def drain(self) -> AsyncIterator[Any]:
+        """Read until the stream ends, keep it all in `drained`, then yield it."""
+        try:
+            while True:
+                self.drained.append(await self.recv())
+        except TransportClosed as closed:
+            log.transport('drained %s: %s', self, closed)
+        for msg in self.drained:
+            yield msg
+
+    async def _read_some(self) -> list[bytes | bytearray]:
+        stream, reader = self.stream, self._reader
+        try:
+            hole = reader.hole() if isinstance(stream, trio.SocketStream) else None
+            if hole is not None:
+                bodies, count = await self._fill(hole)
+            else:
+                data = await stream.receive_some(_READ_SIZE)
+                count = len(data)
+                bodies = reader.feed(data) if count else []
+            closed = None if count else self._lose(_faults.eof(self))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as err:
+            closed = self._lose(_faults.from_recv(self, err))
+        except FrameTooLarge as err:
+            closed = self._lose(_faults.refused(self, err))
+        if closed is not None:
+            raise closed
+        return bodies
+
+    async def _fill(self, hole: memoryview) -> tuple[list[bytes | bytearray], int]:
+        with hole:
+            try:
+                count = await self.stream.socket.recv_into(hole)
+            except OSError as err:
+                raise _faults.as_stream_error(err) from err
+        body = self._reader.filled(count) if count else None
+        return ([] if body is None else [body]), count
+
+    def _decode(self, body: bytes | bytearray) -> None:
+        codec = _codec._ctxvar_MsgCodec.get()
+        try:
+            self._ready.append(codec.dec.decode(body))
+        except msgspec.ValidationError as err:
+            self._ready.append(_mk_recv_mte(msg=bytes(body), codec=codec, src_validation_error=err))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+            self._garbage += 1
+            log.warning(
+                '%r sent a frame of %s bytes that is not msgpack: %s', self._raddr, len(body), err
+            )
+            if self._garbage > _MAX_GARBAGE:
+                self._lose(_faults.refused(self, err))
+
+    def _lose(self, closed: TransportClosed) -> TransportClosed:
+        """Remember the first reason why this stream ended; every later use raises that one."""
+        if self._lost is None:
+            self._lost = closed
+            if self._writer is not None:
+                self._writer.discard()
+            self._wake()
+        return self._lost
+
+    async def aclose(self) -> None:
+        """Close our end. What was still queued is dropped; a blocked reader or writer gets `TransportClosed`."""
+        await self.stream.aclose()
+
+
+def _as_type_error(err: Exception) -> TypeError:
+    if isinstance(err, TypeError):
+        return err
+    return TypeError(f'{type(err).__name__}: {err}')

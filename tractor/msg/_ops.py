@@ -1,0 +1,375 @@
+"""
+Decoding payloads, for a context, to its own type spec.
+
+What a payload error does to a dialog is decided here as well: it is recorded on the context as
+if the sender had reported it, and raised where the payload was asked for. Messages reach these
+functions one at a time; which of them a caller waits for is the business of the context.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import msgspec
+import trio
+from msgspec import Raw
+
+from tractor._exceptions import MessagingError, MsgTypeError, RemoteActorError
+from tractor.log import get_logger
+from tractor.msg import _codec
+from tractor.msg._codec import MsgDec, mk_dec
+from tractor.msg._errors import _mk_recv_mte, pack_error, unpack_error
+from tractor.msg.pretty_struct import Struct
+from tractor.msg.types import CancelAck, Error, Return, Started, Stop, Yield
+from tractor.runtime import _state
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+log = get_logger()
+
+_def_any_pldec: MsgDec = mk_dec(spec=Any)
+
+# a payload of the wrong type, one that is no valid msgpack inside, one nested too deeply
+_PAYLOAD_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class StreamState(Protocol):
+    """What is read and written here of a `MsgStream`."""
+
+    _eoc: Any
+    _closed: Any
+
+
+class DialogContext(Protocol):
+    """
+    What is used here of a `Context`.
+
+    `chan.aid` identifies the peer. `_maybe_cancel_and_set_remote_error()` records an error and
+    cancels the scope of the context; it does not raise.
+    """
+
+    cid: str
+    chan: Any
+    _pld_rx: PldRx
+    _remote_error: BaseException | None
+    _stream: Any
+
+    def _maybe_cancel_and_set_remote_error(self, error: BaseException) -> None: ...
+
+
+class PldRx(Struct, eq=False):
+    """
+    Decodes the payloads of one context.
+
+    `ctx` is that context; errors then tell from which peer a payload came.
+    """
+
+    _pld_dec: MsgDec = _def_any_pldec
+    ctx: Any = None
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self._pld_dec.spec_str})'
+
+    @property
+    def pld_dec(self) -> MsgDec:
+        """The decoder in use, with its spec."""
+        return self._pld_dec
+
+    @property
+    def dec(self) -> msgspec.msgpack.Decoder[Any]:
+        """The codec library's decoder in use."""
+        return self._pld_dec.dec
+
+    @contextmanager
+    def limit_plds(self, spec: Any = None, **dec_kwargs: Any) -> Iterator[MsgDec]:
+        """
+        Decode to another spec for the length of a block.
+
+        Args:
+          spec: type, or union of types, of all payloads.
+          dec_kwargs: as for `tractor.msg.mk_dec()`.
+        """
+        previous = self._pld_dec
+        try:
+            yield self.set_spec(spec, **dec_kwargs)
+        finally:
+            self._pld_dec = previous
+
+    def set_spec(self, spec: Any = None, **dec_kwargs: Any) -> MsgDec:
+        """Decode to another spec from now on; arguments as for `limit_plds()`."""
+        self._pld_dec = mk_dec(spec, **dec_kwargs)
+        return self._pld_dec
+
+    def decode(self, msg: Any, ipc: Any = None) -> Any:
+        """
+        Decode the payload of a received `Started`, `Yield` or `Return`.
+
+        Args:
+          msg: the message, its payload still encoded.
+          ipc: context, or stream of it, to which the message belongs; `self.ctx` if not given.
+
+        Raises:
+          MsgTypeError: the payload is not of the spec. Built as an error received from the
+            peer, but not recorded on the context.
+          TypeError: the payload is not encoded.
+        """
+        try:
+            return self._pld_dec._dec.decode(msg.pld)
+        except _PAYLOAD_ERRORS as err:
+            mte = _mk_payload_mte(msg, self._pld_dec, err)
+            raise _as_if_received(mte, msg, self.ctx if ipc is None else ipc) from err
+
+    def decode_pld(
+        self,
+        msg: Any,
+        ipc: Any,
+        expect_msg: Any,
+        raise_error: bool = True,
+        hide_tb: bool = True,
+        is_started_send_side: bool = False,
+    ) -> Any:
+        """
+        Answer what a received message of any type means to one who waits for `expect_msg`.
+
+        Args:
+          msg: the message.
+          ipc: context, or stream of it, to which the message belongs.
+          expect_msg: type waited for, named in errors.
+          raise_error: for an `Error`, raise what it carries.
+          hide_tb: hide this frame from test and debugger tracebacks.
+          is_started_send_side: a payload is checked before it is sent: raise the type error
+            itself and record nothing.
+
+        Returns:
+          The payload, or the boolean of a `CancelAck`. The message itself for a `Stop` where no
+          stream was opened. For an `Error`, with `raise_error` off, a `MessagingError`.
+
+        Raises:
+          MsgTypeError: the payload is not of the spec; recorded on the context.
+          RemoteActorError: the message is an `Error`, or one came before; recorded likewise.
+          trio.EndOfChannel: the peer ended the stream.
+          MessagingError: any other message.
+        """
+        __tracebackhide__ = hide_tb
+        ctx = _context_of(ipc)
+        match msg:
+            case Started() | Yield() | Return():
+                return self._decode_and_record(msg, ctx, is_started_send_side)
+            case CancelAck():
+                return msg.pld
+            case Stop() if ctx._stream is None:
+                log.warning('%r sent a `Stop` but no stream is open here, cid: %s', ctx, msg.cid)
+                return msg
+        surprise = _unexpected(msg, expect_msg)
+        if isinstance(msg, Error) and not raise_error:
+            return surprise
+        return _raise_from_unexpected_msg(ctx, msg, surprise, log, expect_msg, hide_tb)
+
+    def _decode_and_record(self, msg: Any, ctx: DialogContext, is_send_side: bool) -> Any:
+        if not is_send_side:
+            try:
+                return self.decode(msg, ctx)
+            except MsgTypeError as mte:
+                ctx._maybe_cancel_and_set_remote_error(mte)
+                raise
+        try:
+            return self._pld_dec._dec.decode(msg.pld)
+        except _PAYLOAD_ERRORS as err:
+            raise _mk_payload_mte(msg, self._pld_dec, err) from err
+
+
+def _context_of(ipc: Any) -> Any:
+    """The context of a stream; a context is its own."""
+    return getattr(ipc, '_ctx', ipc)
+
+
+def _mk_payload_mte(msg: Any, dec: MsgDec, err: BaseException) -> MsgTypeError:
+    return _mk_recv_mte(msg=msg, codec=dec, src_validation_error=err, is_invalid_payload=True)
+
+
+def _as_if_received(mte: MsgTypeError, msg: Any, ipc: Any) -> RemoteActorError:
+    """Rebuild a type error as the peer would have reported it, had it checked what it sent."""
+    aid = getattr(getattr(_context_of(ipc), 'chan', None), 'aid', None)
+    error = pack_error(mte, cid=msg.cid, src_uid=None if aid is None else aid.uid)
+    received = unpack_error(error)
+    return mte if received is None else received
+
+
+def _unexpected(msg: Any, expect_msg: Any) -> MessagingError:
+    expected = getattr(expect_msg, '__name__', str(expect_msg))
+    return MessagingError(f'expected a `{expected}` but the peer sent {msg!r}')
+
+
+def _raise_from_unexpected_msg(
+    ctx: DialogContext,
+    msg: Any,
+    src_err: BaseException | None,
+    log: Any,
+    expect_msg: Any,
+    hide_tb: bool = True,
+) -> NoReturn:
+    """
+    Raise what a message means to one who waits for another.
+
+    Args:
+      ctx: context to which it belongs.
+      msg: the message.
+      src_err: becomes the `__cause__`; made from the two types if absent.
+      log: where to note the end of a stream.
+      expect_msg: type waited for.
+      hide_tb: hide this frame from test and debugger tracebacks.
+
+    Raises:
+      RemoteActorError: the message is an `Error`, recorded on the context, or one came before.
+      trio.EndOfChannel: the peer ended the stream.
+      trio.ClosedResourceError: the stream was closed here.
+      MessagingError: otherwise.
+    """
+    __tracebackhide__ = hide_tb
+    cause = src_err or _unexpected(msg, expect_msg)
+    if isinstance(msg, Error):
+        raise _record_error(ctx, msg) from cause
+    stream: StreamState | None = ctx._stream
+    if stream is not None and (stream._eoc or isinstance(msg, Stop)):
+        if ctx._remote_error is not None:
+            raise ctx._remote_error from cause
+        if not stream._eoc:
+            stream._eoc = trio.EndOfChannel(f'the peer ended its stream, cid: {ctx.cid}')
+        log.runtime('the stream of context %s was ended by its peer', ctx.cid)
+        raise stream._eoc from cause
+    if stream is not None and stream._closed:
+        raise trio.ClosedResourceError('this stream was closed here already') from cause
+    if cause is src_err and isinstance(cause, MessagingError):
+        raise cause
+    raise _unexpected(msg, expect_msg) from src_err
+
+
+def _record_error(ctx: DialogContext, msg: Error) -> BaseException:
+    """The one exception of a received `Error`, unpacked unless that was done on arrival."""
+    if ctx._remote_error is not None:
+        return ctx._remote_error
+    error = unpack_error(msg, ctx.chan)
+    if error is None:
+        raise MessagingError(f'not an `Error`: {msg!r}')
+    ctx._maybe_cancel_and_set_remote_error(error)
+    return error
+
+
+def _current_ctx() -> Any:
+    return _state.current_ipc_ctx()
+
+
+@contextmanager
+def limit_plds(spec: Any = None, **dec_kwargs: Any) -> Iterator[MsgDec]:
+    """
+    Limit the payloads that the context of this task receives, for the length of a block.
+
+    Args:
+      spec: type, or union of types, of all payloads.
+      dec_kwargs: as for `tractor.msg.mk_dec()`, for instance `dec_hook` and `ext_types`.
+
+    Raises:
+      RuntimeError: the calling task has no context.
+    """
+    ctx = _current_ctx()
+    if ctx is None:
+        raise RuntimeError(
+            'no IPC context to limit: use this in a `@tractor.context` function or in the block '
+            'of a `Portal.open_context()`'
+        )
+    with ctx._pld_rx.limit_plds(spec, **dec_kwargs) as dec:
+        yield dec
+
+
+@asynccontextmanager
+async def maybe_limit_plds(
+    ctx: Any,
+    spec: Any = None,
+    dec_hook: Any = None,
+    **dec_kwargs: Any,
+) -> AsyncIterator[MsgDec | None]:
+    """
+    Limit the payloads of `ctx` for the length of a block, if a spec or a hook is given.
+
+    Args:
+      ctx: context of the calling task.
+      spec: type, or union of types, of all payloads.
+      dec_hook: as for `tractor.msg.mk_dec()`, like `dec_kwargs`; without `ext_types` it builds
+        the unknown types in `spec`.
+
+    Raises:
+      AssertionError: `ctx` is not the current context of the calling task.
+    """
+    if spec is None and dec_hook is None:
+        yield None
+        return
+    if (current := _current_ctx()) is not ctx:
+        raise AssertionError(f'only the current context can be limited, {current!r}, not {ctx!r}')
+    rx: PldRx = ctx._pld_rx
+    previous = rx.pld_dec
+    if spec is None or dec_kwargs:
+        rx.set_spec(spec, dec_hook=dec_hook, **dec_kwargs)
+    elif dec_hook is not None or previous.spec is not spec:
+        rx._pld_dec = MsgDec(msgspec.msgpack.Decoder(spec, dec_hook=dec_hook))
+    try:
+        yield rx.pld_dec
+    finally:
+        rx._pld_dec = previous
+
+
+def validate_payload_msg(
+    pld_msg: Any,
+    pld_value: Any,
+    ipc: Any,
+    raise_mte: bool = True,
+    strict_pld_parity: bool = False,
+    hide_tb: bool = True,
+) -> MsgTypeError | None:
+    """
+    Check a payload before it is sent, against the spec of this side of its context.
+
+    Args:
+      pld_msg: the `Started`, `Yield` or `Return` which is to carry it.
+      pld_value: the payload.
+      ipc: context, or stream of it, to send on.
+      raise_mte: raise a failure, else return it.
+      strict_pld_parity: the receiver must also get an equal value; a tuple arrives as a list.
+      hide_tb: hide this frame from test and debugger tracebacks.
+
+    Returns:
+      The failure if there is one and `raise_mte` is off.
+
+    Raises:
+      MsgTypeError: the payload is not of the spec, or not equal to what arrives.
+      TypeError: the payload cannot be encoded.
+    """
+    __tracebackhide__ = hide_tb
+    ctx = _context_of(ipc)
+    msg_type = type(pld_msg)
+    raw = Raw(_codec.current_codec().enc.encode(pld_value))
+    if ctx._pld_rx.pld_dec.spec is Any and not strict_pld_parity:
+        return None
+    encoded = msg_type(cid=pld_msg.cid, pld=raw)
+    try:
+        arrived = ctx._pld_rx.decode_pld(
+            encoded, ctx, expect_msg=msg_type, hide_tb=hide_tb, is_started_send_side=True
+        )
+        if strict_pld_parity and arrived != pld_value:
+            raise MsgTypeError.from_decode(
+                _describe_disparity(msg_type, pld_value, arrived), bad_msg=encoded
+            )
+    except MsgTypeError as mte:
+        if raise_mte:
+            raise
+        return mte
+    return None
+
+
+def _describe_disparity(msg_type: type, sent: Any, arrived: Any) -> str:
+    from difflib import ndiff
+    from pprint import pformat
+
+    diff = '\n'.join(ndiff(pformat(sent).splitlines(), pformat(arrived).splitlines()))
+    return f'`{msg_type.__name__}` msg payload is not equal to what arrives\n\n{diff}\n'

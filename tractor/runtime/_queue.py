@@ -1,0 +1,118 @@
+"""
+What a stream's messages wait in: a bounded queue that the message loop fills without waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import trio
+
+# how far a stream may lag that was opened with `allow_overruns` (messages)
+OVERFLOW_LIMIT: int = 100_000
+
+
+class StreamQueue:
+    """
+    Stream messages of one dialog, oldest first.
+
+    Args:
+        capacity: messages it holds before `put()` refuses one.
+
+    After `end()` what is queued can still be read; then readers get `trio.EndOfChannel`. After `close()` they get
+    `trio.ClosedResourceError` at once.
+    """
+
+    __slots__ = ('_closed', '_ended', '_items', '_readers', 'max_buffer_size')
+
+    def __init__(self, capacity: int) -> None:
+        self.max_buffer_size = capacity
+        self._items: deque[Any] = deque()
+        self._readers = trio.lowlevel.ParkingLot()
+        self._ended = False
+        self._closed = False
+
+    @property
+    def _state(self) -> StreamQueue:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        state = 'closed' if self._closed else 'ended' if self._ended else 'open'
+        return f'<StreamQueue {state} {len(self._items)}/{self.max_buffer_size}>'
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be put."""
+        return self._ended or self._closed
+
+    def put(self, item: Any, force: bool = False) -> bool:
+        """
+        Append an item and wake a reader; `False` if the queue is full.
+
+        Args:
+            item: the message.
+            force: take it beyond the capacity, up to `OVERFLOW_LIMIT`.
+        """
+        limit = OVERFLOW_LIMIT if force else self.max_buffer_size
+        if len(self._items) >= limit:
+            return False
+        self._items.append(item)
+        if self._readers:
+            self._readers.unpark()
+        return True
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._readers.unpark_all()
+
+    def close(self) -> None:
+        """Drop what is queued; readers are woken."""
+        self._closed = True
+        self._items.clear()
+        self._readers.unpark_all()
+
+    def get_nowait(self) -> Any:
+        """
+        The next item.
+
+        Raises:
+            trio.WouldBlock: none is here now.
+            trio.EndOfChannel: none will come.
+            trio.ClosedResourceError: the queue was closed.
+        """
+        if self._items:
+            return self._items.popleft()
+        if self._closed:
+            raise trio.ClosedResourceError('this dialog is over')
+        if self._ended:
+            raise trio.EndOfChannel
+        raise trio.WouldBlock
+
+    async def get(self) -> Any:
+        """
+        Wait for the next item; a cancelled wait takes none.
+
+        Raises:
+            trio.EndOfChannel: none will come.
+            trio.ClosedResourceError: the queue was closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._items:
+            item = self._items.popleft()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return item
+        while True:
+            try:
+                return self.get_nowait()
+            except trio.WouldBlock:
+                await self._readers.park()

@@ -1,0 +1,366 @@
+"""
+The one life cycle of a child, whatever backend started it:
+
+| state | ends when | then |
+|---|---|---|
+| starting | the backend returned a handle | connecting; a failure leaves `start_actor()` |
+| connecting | the child connected back | running: `SpawnSpec` sent, portal handed out |
+| connecting | the child died first | `ActorFailure`, telling how |
+| connecting | the spawner was cancelled | killed at once: nothing can be told to it yet |
+| running | the child is gone | its record is removed, its socket file unlinked |
+| running | it could not be ended by any means | abandoned: `ActorFailure` naming it |
+
+and it is ended, by whoever wants that, through one ladder (`end_child()`):
+
+| step | how | next step after |
+|---|---|---|
+| ask | `Portal.cancel_actor()` through its connection | 0.5 s without a sign of life, 3 s in all |
+| terminate | `handle.terminate()` | 1.6 s |
+| kill | `handle.kill()` | 3 s |
+| abandon | give up waiting, and say so | - |
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from tractor import log as _log
+from tractor._exceptions import ActorFailure, ActorTooSlowError, TransportClosed
+from tractor.msg.types import SpawnSpec
+from tractor.runtime import _loss
+from tractor.runtime._portal import Portal
+from tractor.spawn._reap import unlink_uds_bind_addrs
+from tractor.trionics._beg import collapse_eg
+
+if TYPE_CHECKING:
+    from tractor.ipc import Channel
+    from tractor.runtime._runtime import Actor
+    from tractor.runtime._supervise import ActorNursery
+
+log = _log.get_logger()
+
+# seconds: for a sign of life, for a whole sub-tree to come down, after SIGTERM, after SIGKILL
+ALIVE_WITHIN: float = 0.5
+DONE_WITHIN: float = 3.0
+TERMINATE_AFTER: float = 1.6
+KILL_WITHIN: float = 3.0
+
+
+class ChildHandle(Protocol):
+    """What supervision does with a child; it never asks which backend made it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """
+    Everything a backend needs to know about the child it starts.
+
+    Args:
+        uid: its `(name, uuid)`.
+        parent_addr: where it connects back to, unwrapped.
+        loglevel: its console level.
+        infect_asyncio: run trio as a guest of asyncio.
+        method: the key of the backend.
+        proc_kwargs: for `trio.lowlevel.open_process()`.
+    """
+
+    uid: tuple[str, str]
+    parent_addr: tuple[str, Any]
+    loglevel: str | None
+    infect_asyncio: bool
+    method: str
+    proc_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+StartChild = Callable[[ChildSpec], Awaitable[Any]]
+
+
+class Child:
+    """
+    The one record of a child; unpacks as `(subactor, proc, portal)`.
+
+    Args:
+        subactor: its description.
+        proc: its handle.
+        portal: the portal to it, once it has connected back.
+    """
+
+    def __init__(self, subactor: Actor, proc: Any, portal: Portal | None = None) -> None:
+        self.subactor = subactor
+        self.proc = proc
+        self.portal = portal
+        self.gone = trio.Event()
+        self.returncode: int | None = None
+        self.ending = False
+        self.abandoned = trio.CancelScope(shield=True)
+
+    def __iter__(self) -> Any:
+        return iter((self.subactor, self.proc, self.portal))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.subactor, self.proc, self.portal)[index]
+
+    def __repr__(self) -> str:
+        return f'<Child {self.subactor.aid.reprol()} {self.proc!r}>'
+
+
+async def supervise_child(
+    start: StartChild,
+    name: str,
+    actor_nursery: ActorNursery,
+    subactor: Actor,
+    errors: dict[tuple[str, str], BaseException],
+    bind_addrs: list[Any],
+    parent_addr: tuple[str, Any],
+    _runtime_vars: dict[str, Any],
+    *,
+    infect_asyncio: bool = False,
+    task_status: trio.TaskStatus[Portal] = trio.TASK_STATUS_IGNORED,
+    proc_kwargs: dict[str, Any] | None = None,
+) -> None:
+    """
+    The one life cycle, see the table at the top of this module; arguments as for `new_proc()`.
+
+    Args:
+        start: the backend's way of starting a child.
+    """
+    uid = subactor.aid.uid
+    spec = ChildSpec(
+        uid=uid,
+        parent_addr=parent_addr,
+        loglevel=subactor.loglevel,
+        infect_asyncio=infect_asyncio,
+        method=subactor._spawn_method or 'trio',
+        proc_kwargs=proc_kwargs or {},
+    )
+    server = actor_nursery._actor.ipc_server
+    # before the child exists: it cannot connect faster than it is expected
+    server.expect_peer(uid)
+    child: Child | None = None
+    try:
+        proc = await start(spec)
+        subactor._aid.pid = proc.pid
+        child = actor_nursery._children[uid] = Child(subactor, proc)
+        chan = await _connect_back(actor_nursery, child)
+        await _send_spawn_spec(child, chan, _spawn_spec(subactor, bind_addrs, _runtime_vars))
+        child.portal = Portal(chan)
+        actor_nursery._actor._actoruid2nursery[uid] = actor_nursery
+        task_status.started(child.portal)
+        with child.abandoned:
+            await proc.wait()
+    finally:
+        server.forget_peer(uid)
+        if child is not None:
+            with trio.CancelScope(shield=True):
+                await _reap(actor_nursery, child, bind_addrs)
+
+
+async def _connect_back(nursery: ActorNursery, child: Child) -> Channel:
+    """The child's connection; `ActorFailure` if its process ends before there is one."""
+    chans: list[Channel] = []
+    uid = child.subactor.aid.uid
+
+    async def watch(scope: trio.CancelScope) -> None:
+        await child.proc.wait()
+        scope.cancel()
+
+    async with collapse_eg(), trio.open_nursery() as tn:
+        tn.start_soon(watch, tn.cancel_scope)
+        _, chan = await nursery._actor.ipc_server.wait_for_peer(uid)
+        chans.append(chan)
+        tn.cancel_scope.cancel()
+    if not chans:
+        raise _died_early(child)
+    return chans[0]
+
+
+async def _send_spawn_spec(child: Child, chan: Channel, spec: SpawnSpec) -> None:
+    try:
+        await chan.send(spec)
+    except TransportClosed as closed:
+        with trio.move_on_after(ALIVE_WITHIN):
+            await child.proc.wait()
+        raise _died_early(child) from closed
+
+
+def _died_early(child: Child) -> ActorFailure:
+    return ActorFailure(
+        f'{child.subactor.aid.reprol()} {describe_exit(child.proc.returncode)} before it was up\n'
+        f'proc: {child.proc!r}\n'
+        'its own output tells more'
+    )
+
+
+def _spawn_spec(subactor: Actor, bind_addrs: list[Any], rtvars: dict[str, Any]) -> SpawnSpec:
+    return SpawnSpec(
+        _parent_main_data=dict(subactor._parent_main_data),
+        _runtime_vars=rtvars,
+        enable_modules=subactor.enable_modules,
+        reg_addrs=subactor.reg_addrs,
+        bind_addrs=bind_addrs or None,
+    )
+
+
+async def _reap(nursery: ActorNursery, child: Child, bind_addrs: list[Any]) -> None:
+    """Make sure the process is gone, remove what is left of it, tell whoever waits."""
+    proc, subactor = child.proc, child.subactor
+    uid = subactor.aid.uid
+    if proc.poll() is None and not child.abandoned.cancelled_caught:
+        proc.kill()
+        with trio.move_on_after(KILL_WITHIN):
+            await proc.wait()
+    returncode = child.returncode = proc.poll()
+    try:
+        if returncode is not None and returncode < 0 and child.portal is not None:
+            _tell_killed(nursery, child, returncode)
+        unlink_uds_bind_addrs(proc, bind_addrs=bind_addrs, subactor=subactor)
+    finally:
+        close = getattr(proc, 'close', None)
+        if close is not None and returncode is not None:
+            close()
+        nursery._children.pop(uid, None)
+        nursery._actor._actoruid2nursery.pop(uid, None)
+        child.gone.set()
+
+
+def _tell_killed(nursery: ActorNursery, child: Child, returncode: int) -> None:
+    who = child.subactor.aid.reprol()
+    how = describe_exit(returncode)
+    if not child.ending:
+        log.error('%s %s', who, how)
+    _loss.lose_peer(
+        nursery._actor, child.subactor.aid.uid, TransportClosed(f'{who} {how}\n', loglevel='error')
+    )
+
+
+def describe_exit(returncode: int | None) -> str:
+    """How a process ended, in words."""
+    if returncode is None:
+        return 'is still running'
+    if returncode >= 0:
+        return f'exited with code {returncode}'
+    try:
+        return f'was killed by {signal.Signals(-returncode).name}'
+    except ValueError:
+        return f'was killed by signal {-returncode}'
+
+
+# -- ending a child -------------------------------------------------------------------------------------------------
+
+
+async def end_child(child: Child, *, ask: bool = True) -> None:
+    """
+    Bring a child down: the one escalation ladder.
+
+    Args:
+        child: its record.
+        ask: begin by asking; `False` begins by terminating.
+
+    Raises:
+        ActorFailure: it could not be ended by any means and has been abandoned.
+
+    To be called under a shield; bounded by the sum of the steps. A second call waits for the first.
+    """
+    if child.ending:
+        await child.gone.wait()
+        return
+    child.ending = True
+    if (
+        ask
+        and child.portal is not None
+        and await soft_kill(child.proc, child.gone.wait, child.portal)
+    ):
+        return
+    if not child.gone.is_set():
+        child.proc.terminate()
+        await hard_kill(child.proc, child=child)
+
+
+async def soft_kill(proc: Any, wait_func: Callable[[], Awaitable[Any]], portal: Portal) -> bool:
+    """
+    Ask a child to cancel itself and wait for its end.
+
+    Args:
+        proc: its handle.
+        wait_func: waits until it is gone.
+        portal: the portal to it.
+
+    Returns:
+        Whether it is gone.
+    """
+    gone = False
+    start = trio.current_time()
+
+    async def wait_gone(scope: trio.CancelScope) -> None:
+        nonlocal gone
+        await wait_func()
+        gone = True
+        scope.cancel()
+
+    async with collapse_eg(), trio.open_nursery() as tn:
+        tn.cancel_scope.deadline = start + DONE_WITHIN
+        tn.start_soon(wait_gone, tn.cancel_scope)
+        try:
+            await portal.request_cancel(
+                alive_within=ALIVE_WITHIN, done_within=DONE_WITHIN, raise_on_timeout=True
+            )
+        except ActorTooSlowError as slow:
+            if not gone:
+                log.cancel('%s', slow)
+            tn.cancel_scope.cancel()
+    return gone
+
+
+async def hard_kill(
+    proc: Any,
+    terminate_after: float = TERMINATE_AFTER,
+    *,
+    bind_addrs: list[Any] | None = None,
+    subactor: Actor | None = None,
+    child: Child | None = None,
+) -> None:
+    """
+    Wait for a process that should be ending, kill it if it does not, abandon it if even that fails.
+
+    Args:
+        proc: its handle.
+        terminate_after: seconds until it is killed.
+        bind_addrs, subactor: for removing the socket file of one that was killed.
+        child: its record, if it has one.
+
+    Raises:
+        ActorFailure: it could not be killed.
+    """
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(terminate_after):
+            await proc.wait()
+        if proc.poll() is None:
+            log.critical('#T-800 deployed to collect zombie B0\n%r', proc)
+            proc.kill()
+            with trio.move_on_after(KILL_WITHIN):
+                await proc.wait()
+        if proc.poll() is None:
+            if child is not None:
+                child.abandoned.cancel()
+            raise ActorFailure(f'{proc!r} cannot be killed: it has been abandoned')
+        if child is not None:
+            await child.gone.wait()
+        elif subactor is not None:
+            unlink_uds_bind_addrs(proc, bind_addrs=bind_addrs, subactor=subactor)

@@ -1,0 +1,23 @@
+"""Structured-concurrency helpers for trio, usable without any actor."""
+
+from ._beg import (
+    collapse_eg,
+    collapse_exception_group,
+    get_collapsed_eg,
+    is_multi_cancelled,
+)
+from ._boxed import BoxedMaybeException
+from ._mngrs import gather_contexts, maybe_open_nursery
+from ._taskc import maybe_raise_from_masking_exc, start_or_cancel
+
+__all__ = [
+    'BoxedMaybeException',
+    'collapse_eg',
+    'collapse_exception_group',
+    'gather_contexts',
+    'get_collapsed_eg',
+    'is_multi_cancelled',
+    'maybe_open_nursery',
+    'maybe_raise_from_masking_exc',
+    'start_or_cancel',
+]
