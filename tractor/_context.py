@@ -85,13 +85,13 @@ class Context(ContextState):
             changed.set()
         return True
 
-    def _take_item(self, msg: Yield) -> bool:
+    def _take_item(self, msg: Yield[Any]) -> bool:
         queue = self._rx_chan
         if queue.closed or self._discards:
             return True
         return queue.put(msg, force=self._allow_overruns)
 
-    def _take_started(self, msg: Started) -> None:
+    def _take_started(self, msg: Started[Any]) -> None:
         self._started_msg = msg
         try:
             self._started_pld = self._pld_rx.decode(msg)
@@ -226,7 +226,7 @@ class Context(ContextState):
     def _maybe_raise_remote_err(
         self,
         remote_error: BaseException,
-        from_src_exc: BaseException | None | bool = False,
+        from_src_exc: BaseException | bool | None = False,
         raise_ctxc_from_self_call: bool = False,
         raise_overrun_from_self: bool = True,
         hide_tb: bool = True,

@@ -169,7 +169,7 @@ class MsgStream(trio.abc.Channel[Any]):
             self._check_open()
         await ctx.chan.send(Yield(cid=ctx.cid, pld=data))
 
-    async def aclose(self) -> list[Any]:
+    async def aclose(self) -> list[Any]:  # type: ignore[override]
         """
         End the stream: tell the peer unless it told us, and drop what was not read.
 

@@ -162,7 +162,7 @@ class Server:
         self,
         listener: trio.SocketListener,
         handlers: trio.Nursery,
-        task_status: trio.TaskStatus[None],
+        task_status: trio.TaskStatus[list[trio.SocketListener]],
     ) -> None:
         await trio.serve_listeners(
             self._handle, [listener], handler_nursery=handlers, task_status=task_status

@@ -112,6 +112,16 @@ class MsgpackTransport:
         """Local and remote address of a connected stream; each transport knows how."""
         raise TypeError(f'{cls.__name__} does not say how to read the addresses of {stream!r}')
 
+    @classmethod
+    async def connect_to(cls, destaddr: Any, **kwargs: Any) -> MsgpackTransport:
+        """Connect to an address; each transport knows how."""
+        raise TypeError(f'{cls.__name__} does not say how to connect to {destaddr!r} with {kwargs}')
+
+    @property
+    def maddr(self) -> Any:
+        """The peer's address as a multiaddr; as text where the transport has none."""
+        return str(self._raddr)
+
     @property
     def laddr(self) -> Any:
         """Our end's address."""

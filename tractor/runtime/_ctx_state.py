@@ -45,7 +45,7 @@ class ContextState:
     _cancel_msg: Any = None
     _enter_debugger_on_cancel: bool = True
     _started_called: bool = False
-    _started_msg: Started | None = None
+    _started_msg: Started[Any] | None = None
     _started_pld: Any = None
     _stream_opened: bool = False
     _stream: MsgStream | None = None

@@ -37,7 +37,7 @@ def _evaluated(hint: Any, func: Callable[..., Any]) -> Any:
         return hint
     closure = inspect.getclosurevars(func).nonlocals if getattr(func, '__closure__', None) else {}
     try:
-        return eval(hint, getattr(func, '__globals__', {}), dict(closure))  # noqa: S307
+        return eval(hint, getattr(func, '__globals__', {}), dict(closure))
     except Exception as err:  # noqa: BLE001 - an annotation is anybody's expression
         log.debug('annotation %r of %s is not evaluated: %s', hint, func, err)
         return None

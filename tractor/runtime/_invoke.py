@@ -243,7 +243,7 @@ async def run_cancel_request(
     with trio.CancelScope(shield=True):
         try:
             done = await func(**kwargs)
-        except Exception as err:  # noqa: BLE001 - goes to whoever asked
+        except Exception as err:
             log.error('a cancel request failed', exc_info=err)
             await try_ship_error_to_remote(chan, err, cid=cid, actor=actor)
             return

@@ -135,7 +135,7 @@ class _Life:
         actor = self.actor
         try:
             actor.lifetime_stack.close()
-        except Exception as err:  # noqa: BLE001 - a user's callback must not keep us from the rest
+        except Exception as err:
             log.error('a callback of the lifetime stack failed', exc_info=err)
         if not actor.is_registrar:
             await _registration.unregister(actor, self.registered)

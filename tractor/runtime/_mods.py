@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from tractor.spawn import _mp_fixup_main
 log = _log.get_logger()
 
 
-def get_mod_nsps2fps(mod_ns_paths: list[str]) -> dict[str, str]:
+def get_mod_nsps2fps(mod_ns_paths: Iterable[str]) -> dict[str, str]:
     """
     Import modules and say where each lives.
 

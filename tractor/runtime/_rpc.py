@@ -91,6 +91,7 @@ async def process_messages(
             return disconnected, loop.last
         finally:
             actor.on_channel_lost(chan, loop.closed)
+    # the scope was cancelled: nobody wants to read on
     return False, loop.last
 
 
@@ -256,6 +257,7 @@ class MessageLoop:
         actor._call_begins(chan, ctx, func)
         self._push(_run.start_ack(call))
         try:
+            assert actor._service_tn is not None
             actor._service_tn.start_soon(_run.run_call, actor, chan, call, name=msg.func)
         except RuntimeError as err:
             # the service nursery has ended: this actor is going down and takes no further requests
