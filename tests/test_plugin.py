@@ -53,13 +53,13 @@ def test_choosy(start_method):
     assert start_method == 'trio'
 """
 
-NO_SUBINT = """
+NO_FORKSERVER = """
 from tractor.spawn import _spawn
 
 real = _spawn.try_set_start_method
 
 def try_set_start_method(key):
-    if key == 'subint':
+    if key == 'mp_forkserver':
         raise RuntimeError('needs another Python')
     return real(key)
 
@@ -81,17 +81,17 @@ def test_tests_run_on_each_chosen_backend(run):
 
 
 def test_backend_this_python_cannot_run_is_skipped_with_the_reason(run):
-    args = ('-rs', '--spawn-backend=trio', '--spawn-backend=subint')
-    result = run(BACKENDS, *args, conftest=NO_SUBINT)
+    args = ('-rs', '--spawn-backend=trio', '--spawn-backend=mp_forkserver')
+    result = run(BACKENDS, *args, conftest=NO_FORKSERVER)
     result.assert_outcomes(passed=5, skipped=2)
     result.stdout.fnmatch_lines(['SKIPPED*needs another Python'])
 
 
 def test_all_means_what_this_python_can_run(run):
-    result = run(BACKENDS, '-v', '--spawn-backend=all', '-k', 'taking', conftest=NO_SUBINT)
+    result = run(BACKENDS, '-v', '--spawn-backend=all', '-k', 'taking', conftest=NO_FORKSERVER)
     assert result.ret == 0
     result.stdout.fnmatch_lines(['*::test_taking?start_method=mp_spawn? PASSED*'])
-    result.stdout.no_fnmatch_line('*subint*')
+    result.stdout.no_fnmatch_line('*forkserver*')
 
 
 def test_environment_does_not_overrule_the_chosen_backend(run, monkeypatch):

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import os
-import statistics
 import subprocess
 import sys
 import typing
@@ -104,7 +103,7 @@ def test_arbiter_is_an_alias():
 
 
 def test_all_names_every_public_global():
-    assert {*HOMES, 'msg', 'to_asyncio'} <= set(tractor.__all__)
+    assert {*HOMES, 'msg'} <= set(tractor.__all__)
     assert len(tractor.__all__) == len(set(tractor.__all__))
     public = {
         name
@@ -146,16 +145,6 @@ def test_import_leaves_to_asyncio_for_later():
     code = 'import json, sys, tractor; print(json.dumps("tractor.to_asyncio" in sys.modules))'
     assert fresh(code) is False
 
-
-def test_import_time_is_within_its_budget():
-    budget = float(os.environ.get('TRACTOR_IMPORT_BUDGET_S', '0.35'))
-    code = (
-        'import time; start = time.perf_counter(); import tractor; '
-        'end = time.perf_counter(); import json; print(json.dumps(end - start), end="{}")'
-    )
-    # each text differs, for a new interpreter each time
-    took = statistics.median(fresh(code.format(' ' * n)) for n in range(7))
-    assert took < budget
 
 
 # --- documentation and types
@@ -200,7 +189,10 @@ def test_annotations_of_public_name_name_real_things(name):
     for path, value in described(name):
         # what travels through a decorator keeps the namespace of the function below it
         inner = inspect.unwrap(value)
-        scope = names_for_checkers(inner.__module__)
+        scope = {}
+        for owner in getattr(inner, '__mro__', (inner,)):
+            if owner.__module__.startswith('tractor'):
+                scope.update(names_for_checkers(owner.__module__))
         hints = typing.get_type_hints(inner, localns=scope)
         if isinstance(inner, FunctionType):
             assert set(hints) == set(inner.__annotations__), path

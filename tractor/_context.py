@@ -19,7 +19,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from tractor.runtime._runtime import Actor
 
 log = _log.get_logger()
-
-F = TypeVar('F', bound=Callable[..., Any])
 
 # seconds which `Context.cancel()` waits for the peer's answer
 CANCEL_TIMEOUT: float = 0.616
@@ -371,7 +369,7 @@ def mk_context(
     return ctx
 
 
-def context(
+def context[F: Callable[..., Any]](
     func: F | None = None,
     *,
     pld_spec: Any = Any,

@@ -15,7 +15,7 @@ import inspect
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tractor.ipc import Channel
 
 log = _log.get_logger()
-
-F = TypeVar('F', bound=Callable[..., Any])
 
 # seconds for telling the peer that a stream ended; a peer that does not read must not hold us up
 STOP_TIMEOUT: float = 0.5
@@ -245,7 +243,7 @@ def _check_may_stream(ctx: Context) -> None:
         raise trio.ClosedResourceError('this context is over, or had its one stream already')
 
 
-def stream(func: F) -> F:
+def stream[F: Callable[..., Any]](func: F) -> F:
     """
     Mark an async function as a one-way stream of values, to be opened with `Portal.open_stream_from()`.
 

@@ -33,7 +33,7 @@ def maybe_block_bp() -> Iterator[None]:
             os.environ[_ENV] = env
 
 
-def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
+def _refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
     raise RuntimeError(
         'Trying to use `breakpoint()` eh? It would stop one actor of a tree while the others go on.\n'
         'Use it outside of the actor runtime.'

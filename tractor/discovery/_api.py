@@ -6,7 +6,6 @@ Every lookup asks a registrar; connections to peers are never reused for it, so 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -79,6 +78,9 @@ def prefer_addr(addrs: list[Unwrapped]) -> Unwrapped:
 def _nearness(addr: Unwrapped) -> int:
     if not isinstance(addr[1], int):
         return 2
+    # not loaded before an address has to be judged: it is slow to import
+    import ipaddress
+
     try:
         return int(ipaddress.ip_address(addr[0]).is_loopback)
     except ValueError:

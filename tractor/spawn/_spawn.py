@@ -141,7 +141,7 @@ async def exhaust_portal(portal: Portal, actor: Actor) -> Any:
     """The result of a one-shot actor's main task, or the exception it ended with, as a value."""
     try:
         return await portal.wait_for_result()
-    except (Exception, trio.Cancelled) as err:
+    except (Exception, trio.Cancelled) as err:  # noqa: BLE001 - the exception is the answer
         return err
 
 
