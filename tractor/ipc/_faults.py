@@ -9,7 +9,7 @@ How a broken stream is told: every failure of a byte stream becomes one `Transpo
 | a frame above the size limit, too much garbage | the peer does not follow the protocol | no |
 
 A write error is only called a closure when its whole tree of causes is one: a group in which anything else
-happened too stays what it was.
+happened too is raised as it is, to the task whose write it was.
 """
 
 from __future__ import annotations
@@ -32,39 +32,37 @@ def as_stream_error(err: OSError) -> trio.BrokenResourceError | trio.ClosedResou
     return trio.BrokenResourceError(f'socket connection broken: {err}')
 
 
-def is_peer_closure(err: BaseException) -> bool:
+def is_peer_closure(err: BaseException, _above: frozenset[int] = frozenset()) -> bool:
     """Whether every branch of the causes of `err` ends in a reset or a broken pipe."""
-    seen: set[int] = set()
     at: BaseException | None = err
-    while at is not None and id(at) not in seen:
-        seen.add(id(at))
+    while at is not None and id(at) not in _above:
+        _above |= {id(at)}
         if isinstance(at, BaseExceptionGroup):
-            return all(is_peer_closure(member) for member in at.exceptions)
+            return all(is_peer_closure(member, _above) for member in at.exceptions)
         if isinstance(at, OSError):
             return at.errno in _GONE
         at = at.__cause__ or at.__context__
     return False
 
 
+def is_closure(err: trio.BrokenResourceError | trio.ClosedResourceError) -> bool:
+    """Whether a write failed because the stream was closed, at either end, and for no other reason."""
+    return isinstance(err, trio.ClosedResourceError) or is_peer_closure(err)
+
+
 def from_send(
     tpt: Any, err: trio.BrokenResourceError | trio.ClosedResourceError
 ) -> TransportClosed:
-    """
-    The `TransportClosed` for a failed write.
-
-    Raises:
-        trio.BrokenResourceError: `err` itself, when something else than a closure took part in it.
-    """
+    """The `TransportClosed` for a failed write."""
     name = repr(type(tpt).__name__)
-    reason = str(err.args[0]) if err.args else ''
     if isinstance(err, trio.ClosedResourceError):
-        who = "'locally'" if reason == _LOCAL_CLOSE else "'by peer'"
-        text = f'{name} was already closed {who}?\n'
+        who = "'locally'" if _LOCAL_CLOSE in err.args else "'by peer'"
+        text = f'{name} was already closed {who}?'
     elif is_peer_closure(err):
-        text = f'{name} already closed by peer\n'
+        text = f'{name} already closed by peer'
     else:
-        raise err
-    return _closed(f'{text}{tpt!r}\n', err, 'transport', raise_on_report=True)
+        text = f'{name} is broken: {err}'
+    return _closed(f'{text}\n{tpt!r}\n', err, 'transport', raise_on_report=True)
 
 
 def from_recv(
@@ -99,6 +97,22 @@ def refused(tpt: Any, err: Exception) -> TransportClosed:
     )
 
 
+def to_sender(closed: TransportClosed) -> TransportClosed:
+    """What a sender gets once the stream was lost: it asked for something that did not happen."""
+    return _closed(closed.message, closed.src_exc, 'transport', raise_on_report=True)
+
+
+def again(closed: TransportClosed) -> TransportClosed:
+    """
+    One more error for the same loss.
+
+    Raising one object for every caller would make its traceback, and what that keeps alive, grow with each.
+    """
+    return _closed(
+        closed.message, closed.src_exc, closed._loglevel, raise_on_report=closed._raise_on_report
+    )
+
+
 def half_written(tpt: Any) -> TransportClosed:
     """The `TransportClosed` for a stream left in the middle of a frame by a cancelled write."""
     return _closed(
@@ -107,6 +121,6 @@ def half_written(tpt: Any) -> TransportClosed:
 
 
 def _closed(
-    text: str, src: Exception | None, level: str, raise_on_report: bool = False
+    text: str, src: BaseException | None, level: str, raise_on_report: bool = False
 ) -> TransportClosed:
     return TransportClosed(text, loglevel=level, src_exc=src, raise_on_report=raise_on_report)

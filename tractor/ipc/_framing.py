@@ -18,7 +18,7 @@ from collections import deque
 HEADER = struct.Struct('<I')
 HEADER_SIZE: int = HEADER.size
 
-# bodies of at least this many bytes are neither joined with others nor copied on their way (bytes)
+# bodies of at least this many bytes are not copied on their way, but for their first bytes (bytes)
 LARGE: int = 64 * 1024
 
 # what a frame may announce unless told otherwise (bytes)
@@ -29,6 +29,9 @@ MAX_GREETING_SIZE: int = 64 * 1024
 
 # first allocation for a large body; it then doubles with every filling (bytes)
 _FIRST_GROWTH: int = 1 << 20
+
+# how much of a large body travels with its header, so that the two need not be written one by one (bytes)
+_HEAD_SIZE: int = 8 * 1024
 
 
 class FrameTooLarge(ValueError):
@@ -52,10 +55,12 @@ class FrameReader:
         max_size: largest accepted body, in bytes.
     """
 
-    __slots__ = ('_filled', '_large', '_large_size', '_tail', 'max_size')
+    __slots__ = ('_filled', '_large', '_large_size', '_tail', 'held', 'max_size')
 
     def __init__(self, max_size: int = MAX_FRAME_SIZE) -> None:
         self.max_size = max_size
+        # a header above the limit lies here; whoever takes what came before it may still raise the limit
+        self.held = False
         self._tail = b''
         self._large: bytearray | None = None
         self._large_size = 0
@@ -73,9 +78,13 @@ class FrameReader:
         """
         Take what arrived, return all bodies that are complete by now, in order.
 
+        A header that announces more than `max_size` ends the list and sets `held`; if there is nothing before it,
+        or at the next call, feeding no more bytes being enough, it is refused.
+
         Raises:
             FrameTooLarge: a header announces more than `max_size`. The stream cannot be followed any further.
         """
+        self.held = False
         bodies: list[bytes | bytearray] = []
         if self._large is not None:
             data = self._feed_large(data, bodies)
@@ -88,7 +97,11 @@ class FrameReader:
         while end - at >= HEADER_SIZE:
             (size,) = HEADER.unpack_from(data, at)
             if size > self.max_size:
-                raise FrameTooLarge(size, self.max_size)
+                self._tail = data[at:]
+                if not bodies:
+                    raise FrameTooLarge(size, self.max_size)
+                self.held = True
+                return bodies
             start = at + HEADER_SIZE
             at = start + size
             if at > end:
@@ -151,63 +164,89 @@ class FrameWriter:
     """
     The bytes still to be written on one stream, and how far the stream has come.
 
-    Positions are absolute counts of bytes since the stream began: whoever pushed a frame has been served once
-    `written` reaches the position which `push()` returned.
+    Positions are counts of bytes since the stream began: whoever pushed a frame has been served once `written`
+    reaches the position which `push()` returned. What was pushed together is written together, so `written`
+    advances by several frames at a time.
     """
 
-    __slots__ = ('_chunks', '_current', 'pushed', 'written')
+    __slots__ = ('_block', '_block_end', '_frames', '_rest', 'pushed', 'unwritten', 'written')
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._current: memoryview | None = None
+        # the end position, the bytes to be joined with others and, of a large frame, the rest
+        self._frames: deque[tuple[int, bytes, memoryview | None]] = deque()
+        self._rest: memoryview | None = None
+        self._block: memoryview | None = None
+        self._block_end = 0
         self.pushed = 0
         self.written = 0
+        # bytes which the stream has not taken yet
+        self.unwritten = 0
 
     def __repr__(self) -> str:
         return f'<FrameWriter unwritten={self.unwritten}>'
 
-    @property
-    def unwritten(self) -> int:
-        """Bytes pushed which the stream has not taken yet."""
-        return self.pushed - self.written
-
     def push(self, body: bytes) -> int:
         """Queue one frame; returns the position at which it will have been written."""
         size = len(body)
+        total = HEADER_SIZE + size
+        self.unwritten += total
+        self.pushed = end = self.pushed + total
         if size < LARGE:
-            self._chunks.append(HEADER.pack(size) + body)
+            self._frames.append((end, HEADER.pack(size) + body, None))
         else:
-            self._chunks.append(HEADER.pack(size))
-            self._chunks.append(body)
-        self.pushed += HEADER_SIZE + size
-        return self.pushed
+            head = HEADER.pack(size) + body[:_HEAD_SIZE]
+            self._frames.append((end, head, memoryview(body)[_HEAD_SIZE:]))
+        return end
+
+    def withdraw(self, end: int) -> bool:
+        """Take the frame back that ends at a position; `False` if it is on its way already, or gone."""
+        frame = next((frame for frame in self._frames if frame[0] == end), None)
+        if frame is None:
+            return False
+        self._frames.remove(frame)
+        _, head, rest = frame
+        self.unwritten -= len(head) + (0 if rest is None else len(rest))
+        return True
 
     def current(self) -> memoryview | None:
         """What to write next: small frames joined, a large body by itself; `None` when all is written."""
-        if self._current is not None:
-            return self._current
-        chunks = self._chunks
-        if not chunks:
+        if self._block is not None:
+            return self._block
+        if self._rest is not None:
+            self._block, self._rest = self._rest, None
+            return self._block
+        frames = self._frames
+        if not frames:
+            self.written = self.pushed
             return None
-        if len(chunks) == 1:
-            data = chunks.popleft()
-        else:
-            parts, total = [], 0
-            while chunks and total < LARGE and len(chunks[0]) < LARGE:
-                total += len(chunks[0])
-                parts.append(chunks.popleft())
-            data = b''.join(parts) if parts else chunks.popleft()
-        self._current = memoryview(data)
-        return self._current
+        self._block_end, head, self._rest = frames.popleft()
+        if frames and self._rest is None:
+            head = self._joined(head)
+        self._block = memoryview(head)
+        return self._block
+
+    def _joined(self, head: bytes) -> bytes:
+        frames, parts, total = self._frames, [head], len(head)
+        while frames and total < LARGE and self._rest is None:
+            self._block_end, head, self._rest = frames.popleft()
+            total += len(head)
+            parts.append(head)
+        return b''.join(parts)
 
     def wrote(self, count: int) -> None:
         """The stream took `count` bytes of `current()`."""
-        assert self._current is not None
-        self.written += count
-        self._current = self._current[count:] if count < len(self._current) else None
+        block = self._block
+        assert block is not None
+        self.unwritten -= count
+        if count < len(block):
+            self._block = block[count:]
+            return
+        self._block = None
+        if self._rest is None:
+            self.written = self._block_end if self._frames else self.pushed
 
     def discard(self) -> None:
-        """Forget everything unwritten: the stream is gone."""
-        self._chunks.clear()
-        self._current = None
-        self.written = self.pushed
+        """Forget everything unwritten: the stream is gone, nobody else will be served."""
+        self._frames.clear()
+        self._block = self._rest = None
+        self.unwritten = 0

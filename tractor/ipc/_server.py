@@ -134,6 +134,7 @@ class Server:
         endpoints: list[Endpoint] = await self._parent_tn.start(self._serve_group, addrs, handlers)
         return endpoints
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve_group(
         self,
         addrs: list[Any],
@@ -158,6 +159,7 @@ class Server:
         finally:
             self._close_group(group)
 
+    @trio.lowlevel.enable_ki_protection
     async def _accept(
         self,
         listener: trio.SocketListener,
@@ -180,6 +182,7 @@ class Server:
         if not self._groups and self._shutdown is not None:
             self._shutdown.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def _handle(self, stream: trio.SocketStream) -> None:
         await handle_stream_from_peer(stream, server=self)
 

@@ -195,7 +195,7 @@ class MsgpackTCPStream(MsgpackTransport):
     @classmethod
     async def connect_to(
         cls,
-        destaddr: TCPAddress,
+        addr: TCPAddress,
         prefix_size: int = 4,
         codec: Any = None,
         **kwargs: Any,
@@ -204,7 +204,7 @@ class MsgpackTCPStream(MsgpackTransport):
         Connect to a listening address.
 
         Args:
-            destaddr: where to.
+            addr: where to.
             prefix_size, codec: kept for compatibility, see `MsgpackTransport`.
             kwargs: for `trio.open_tcp_stream()`, such as `local_address`.
 
@@ -213,7 +213,7 @@ class MsgpackTCPStream(MsgpackTransport):
 
         Cancelled: nothing stays open.
         """
-        host, port = destaddr.unwrap()
+        host, port = addr.unwrap()
         if kwargs or '%' in host:
             stream = await trio.open_tcp_stream(host, port, **kwargs)
         else:

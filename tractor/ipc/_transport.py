@@ -6,7 +6,18 @@ Every failure of the stream leaves this module as a `TransportClosed`; `_faults.
 
 Writing is cooperative: a task pushes its frame into the writer's queue and then either writes (everything that is
 queued, its own frame last) or, when another task is writing already, waits until its frame has been taken along.
-A write that is cancelled leaves the unsent rest in the queue for the next task: the stream stays in sync.
+A task whose `send()` is cancelled takes its frame back, unless a part of it may be on its way: then the rest stays
+in the queue for the next task and the stream stays in sync.
+
+How a stream is lost, for each direction:
+
+| what happened | `recv()` from then on | `send()` from then on |
+|---|---|---|
+| a read failed, or found the end | raises | raises, also in tasks that wait for their turn |
+| the peer broke the rules | raises, once all that came before is taken | raises |
+| a write failed | goes on: the peer's last words may be here already | raises |
+
+A frame that the kernel had taken when its stream was lost has been sent: that `send()` returns.
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import TransportClosed
 from tractor.ipc import _faults
-from tractor.ipc._framing import FrameReader, FrameTooLarge, FrameWriter
+from tractor.ipc._framing import MAX_FRAME_SIZE, FrameReader, FrameTooLarge, FrameWriter
 from tractor.msg import _codec
 from tractor.msg._errors import _mk_recv_mte, _mk_send_mte
 
@@ -79,17 +90,20 @@ class MsgpackTransport:
         prefix_size: size of the length prefix in bytes; always 4, kept for compatibility.
         codec: not used, kept for compatibility: each task sends with its own current codec.
 
-    One task may receive at a time, any number may send. Cancelling either loses nothing: a cancelled `recv()`
-    resumes in the middle of a frame, a cancelled `send()` leaves its frame queued for the next one.
+    One task may receive at a time, any number may send. Cancelling either leaves the stream usable: the next
+    `recv()` resumes in the middle of a frame, so does the next `send()`.
     """
 
     address_type: ClassVar[type]
     codec_key: ClassVar[str] = 'msgpack'
     layer_key: ClassVar[int] = 4
 
+    # sending needs no more of an instance than its stream and what its repr shows
     _writer: FrameWriter | None = None
     _writing: bool = False
-    _lost: TransportClosed | None = None
+    _turns: list[tuple[int, trio.Event]] | None = None
+    _rx_lost: TransportClosed | None = None
+    _tx_lost: TransportClosed | None = None
 
     def __init__(self, stream: Any, prefix_size: int = 4, codec: Any = None) -> None:
         self.stream = stream
@@ -100,7 +114,6 @@ class MsgpackTransport:
         self._reader = FrameReader()
         self._ready: deque[Any] = deque()
         self._garbage = 0
-        self._waiting: list[trio.Event] = []
 
     @classmethod
     def key(cls) -> MsgTransportKey:
@@ -113,9 +126,9 @@ class MsgpackTransport:
         raise TypeError(f'{cls.__name__} does not say how to read the addresses of {stream!r}')
 
     @classmethod
-    async def connect_to(cls, destaddr: Any, **kwargs: Any) -> MsgpackTransport:
+    async def connect_to(cls, addr: Any, **kwargs: Any) -> MsgpackTransport:
         """Connect to an address; each transport knows how."""
-        raise TypeError(f'{cls.__name__} does not say how to connect to {destaddr!r} with {kwargs}')
+        raise TypeError(f'{cls.__name__} does not say how to connect to {addr!r} with {kwargs}')
 
     @property
     def maddr(self) -> Any:
@@ -142,8 +155,11 @@ class MsgpackTransport:
         self._reader.max_size = size
 
     def connected(self) -> bool:
-        """Whether our end is open. A peer that went away is noticed by reading or writing."""
-        return self._lost is None and self.stream.socket.fileno() != -1
+        """Whether our end is open, and more may come. A peer that went away is noticed by reading only."""
+        if self._rx_lost is not None:
+            return False
+        sock = getattr(self.stream, 'socket', None)
+        return sock is None or sock.fileno() != -1
 
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self._laddr} <-> {self._raddr}>'
@@ -155,13 +171,15 @@ class MsgpackTransport:
         Encode a message and queue its frame without writing; returns the queue position it ends at.
 
         Raises:
-            MsgTypeError: the message cannot be encoded; nothing was queued.
+            MsgTypeError: the message cannot be encoded, or is too large; nothing was queued.
         """
         codec = _codec._ctxvar_MsgCodec.get()
         try:
             body = codec.enc.encode(msg)
         except Exception as err:
             raise _mk_send_mte(msg=msg, codec=codec, src_type_error=_as_type_error(err)) from err
+        if len(body) > MAX_FRAME_SIZE:
+            raise _too_large(msg, codec, len(body))
         if self._writer is None:
             self._writer = FrameWriter()
         return self._writer.push(body)
@@ -175,41 +193,51 @@ class MsgpackTransport:
             strict_types, hide_tb: kept for compatibility.
 
         Raises:
-            MsgTypeError: it cannot be encoded; nothing was sent.
+            MsgTypeError: it cannot be encoded, or is too large; nothing was sent.
             TransportClosed: the stream is gone, here or at the peer.
+            trio.BrokenResourceError: it failed, and not (only) because it was closed.
+
+        Cancelled: the message was not sent and will not be; if it was on its way, it goes with the next one.
         """
-        if self._lost is not None:
-            raise self._lost
-        await self.flush(self.push(msg))
+        if self._tx_lost is not None:
+            raise _faults.again(self._tx_lost)
+        end = self.push(msg)
+        try:
+            await self.flush(end)
+        except trio.Cancelled:
+            assert self._writer is not None
+            self._writer.withdraw(end)
+            raise
 
     async def flush(self, upto: int | None = None) -> None:
-        """Wait until everything queued (or everything up to position `upto`) has been written."""
+        """
+        Wait until everything queued (or everything up to position `upto`) has been written.
+
+        Raises:
+            As `send()`.
+        """
         writer = self._writer
-        if writer is None:
-            await trio.lowlevel.checkpoint()
-            return
-        goal = writer.pushed if upto is None else upto
-        if writer.written >= goal:
+        goal = 0 if writer is None else writer.pushed if upto is None else upto
+        if writer is None or writer.written >= goal:
             await trio.lowlevel.checkpoint()
             return
         while writer.written < goal:
-            if self._lost is not None:
-                raise self._lost
-            if not self._writing:
-                await self._write(writer, goal)
+            if self._tx_lost is not None:
+                writer.discard()
+                raise _faults.again(self._tx_lost)
+            if self._writing:
+                await self._wait_turn(goal)
             else:
-                turn = trio.Event()
-                self._waiting.append(turn)
-                await turn.wait()
-        if self._lost is not None:
-            raise self._lost
+                await self._write(writer, goal)
 
     def flush_nowait(self) -> bool:
         """Write what can be written without waiting; whether nothing is left."""
         writer = self._writer
         if writer is None or not writer.unwritten:
             return True
-        if self._writing or not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
+        if self._writing or self._tx_lost is not None:
+            return False
+        if not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
             return False
         fd = self.stream.socket.fileno()
         try:
@@ -223,23 +251,48 @@ class MsgpackTransport:
     async def _write(self, writer: FrameWriter, goal: int) -> None:
         self._writing = True
         try:
-            while writer.written < goal:
+            while writer.written < goal and self._tx_lost is None:
                 data = writer.current()
-                assert data is not None
+                if data is None:
+                    break
                 writer.wrote(await self._send_some(data))
-            return
         except (trio.BrokenResourceError, trio.ClosedResourceError) as err:
-            writer.discard()
-            closed = self._lose(_faults.from_send(self, err))
+            if self._tx_lost is None:
+                self._tx_lost = _faults.from_send(self, err)
+            if not _faults.is_closure(err):
+                log.error('%r failed while sending: %r', self, err)
+                raise
         finally:
             self._writing = False
-            self._wake()
-        raise closed
+            self._next_turn(writer)
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for turn in waiting:
-            turn.set()
+    async def _wait_turn(self, goal: int) -> None:
+        if self._turns is None:
+            self._turns = []
+        turn = goal, trio.Event()
+        self._turns.append(turn)
+        try:
+            await turn[1].wait()
+        except trio.Cancelled:
+            self._turns.remove(turn)
+            raise
+
+    def _next_turn(self, writer: FrameWriter) -> None:
+        """Wake those who have been served, and of the others the first: it writes on. A loss wakes all."""
+        lost = self._tx_lost is not None
+        if lost:
+            writer.discard()
+        if not self._turns:
+            return
+        unserved = []
+        for turn in self._turns:
+            if lost or turn[0] <= writer.written:
+                turn[1].set()
+            else:
+                unserved.append(turn)
+        if unserved:
+            unserved.pop(0)[1].set()
+        self._turns = unserved
 
     async def _send_some(self, data: memoryview) -> int:
         stream = self.stream
@@ -252,7 +305,7 @@ class MsgpackTransport:
         try:
             await stream.send_all(data)
         except trio.Cancelled:
-            self._lose(_faults.half_written(self))
+            self._tx_lost = _faults.half_written(self)
             await trio.aclose_forcefully(stream)
             raise
         return len(data)
@@ -270,11 +323,12 @@ class MsgpackTransport:
         """
         ready = self._ready
         while not ready:
-            if self._lost is not None:
-                raise self._lost
-            bodies = await self._read_some()
-            for body in bodies:
+            if self._rx_lost is not None:
+                raise _faults.again(self._rx_lost)
+            for body in await self._read_some():
                 self._decode(body)
+                if self._garbage > _MAX_GARBAGE:
+                    break
         return ready
 
     async def recv(self) -> Any:
@@ -290,9 +344,11 @@ class MsgpackTransport:
             await self.recv_batch()
         return self._ready.popleft()
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            yield await self.recv()
+    def __aiter__(self) -> MsgpackTransport:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.recv()
 
     async def drain(self) -> AsyncIterator[Any]:
         """Read until the stream ends, keep it all in `drained`, then yield it."""
@@ -305,32 +361,35 @@ class MsgpackTransport:
             yield msg
 
     async def _read_some(self) -> list[bytes | bytearray]:
+        """The bodies that some more bytes completed, maybe none. A stream that ended is marked as lost."""
         stream, reader = self.stream, self._reader
         try:
+            if reader.held:
+                return reader.feed(b'')
             hole = reader.hole() if isinstance(stream, trio.SocketStream) else None
             if hole is not None:
-                bodies, count = await self._fill(hole)
-            else:
-                data = await stream.receive_some(_READ_SIZE)
-                count = len(data)
-                bodies = reader.feed(data) if count else []
-            closed = None if count else self._lose(_faults.eof(self))
+                return await self._fill(hole)
+            data = await stream.receive_some(_READ_SIZE)
+            if data:
+                return reader.feed(data)
+            self._lose(_faults.eof(self))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as err:
-            closed = self._lose(_faults.from_recv(self, err))
+            self._lose(_faults.from_recv(self, err))
         except FrameTooLarge as err:
-            closed = self._lose(_faults.refused(self, err))
-        if closed is not None:
-            raise closed
-        return bodies
+            self._lose(_faults.refused(self, err))
+        return []
 
-    async def _fill(self, hole: memoryview) -> tuple[list[bytes | bytearray], int]:
+    async def _fill(self, hole: memoryview) -> list[bytes | bytearray]:
         with hole:
             try:
                 count = await self.stream.socket.recv_into(hole)
             except OSError as err:
                 raise _faults.as_stream_error(err) from err
-        body = self._reader.filled(count) if count else None
-        return ([] if body is None else [body]), count
+        if not count:
+            self._lose(_faults.eof(self))
+            return []
+        body = self._reader.filled(count)
+        return [] if body is None else [body]
 
     def _decode(self, body: bytes | bytearray) -> None:
         codec = _codec._ctxvar_MsgCodec.get()
@@ -346,14 +405,14 @@ class MsgpackTransport:
             if self._garbage > _MAX_GARBAGE:
                 self._lose(_faults.refused(self, err))
 
-    def _lose(self, closed: TransportClosed) -> TransportClosed:
-        """Remember the first reason why this stream ended; every later use raises that one."""
-        if self._lost is None:
-            self._lost = closed
-            if self._writer is not None:
-                self._writer.discard()
-            self._wake()
-        return self._lost
+    def _lose(self, closed: TransportClosed) -> None:
+        """Nothing more will be read: remember why, and tell whoever waits to send."""
+        self._rx_lost = closed
+        if self._tx_lost is None:
+            self._tx_lost = _faults.to_sender(closed)
+        # a task that is just writing will see for itself what became of its frame
+        if self._writer is not None and not self._writing:
+            self._next_turn(self._writer)
 
     async def aclose(self) -> None:
         """Close our end. What was still queued is dropped; a blocked reader or writer gets `TransportClosed`."""
@@ -364,3 +423,12 @@ def _as_type_error(err: Exception) -> TypeError:
     if isinstance(err, TypeError):
         return err
     return TypeError(f'{type(err).__name__}: {err}')
+
+
+def _too_large(msg: Any, codec: _codec.MsgCodec, size: int) -> Exception:
+    return _mk_send_mte(
+        msg=msg,
+        codec=codec,
+        message=f'a {type(msg).__name__} of {size} bytes is above the {MAX_FRAME_SIZE} which a peer accepts at '
+        'once: send it in parts, or share the memory\n',
+    )

@@ -5,19 +5,27 @@ Nothing here awaits or knows a connection: `Dialog.feed()` takes a message and a
 
 The requester ('parent' side, it sent `Start`):
 
-| phase | StartAck | Started | Yield | Stop | Return, CancelAck | Error |
-|---|---|---|---|---|---|---|
-| syncing | ack -> acked | illegal | illegal | illegal | illegal | error -> done |
-| acked | illegal | started -> started | item | stop | result -> done | error -> done |
-| started | illegal | illegal | item | stop | result -> done | error -> done |
-| done | late | late | late | late | late | late |
+| phase | StartAck | Started | Yield | Stop | Return | Error | Notice |
+|---|---|---|---|---|---|---|---|
+| syncing | ack -> acked | illegal | illegal | illegal | illegal | error -> done | illegal |
+| acked | illegal | started -> started | item | stop | result -> done | error -> done | error |
+| started | illegal | illegal | item | stop | result -> done | error -> done | error |
+
+The canceller (it sent the `Start` of a request for cancellation):
+
+| phase | StartAck | CancelAck | Error |
+|---|---|---|---|
+| syncing | ack -> acked | illegal | error -> done |
+| acked | illegal | result -> done | error -> done |
 
 The responder ('child' side, it runs the function):
 
-| phase | Yield | Stop | Error | everything else |
+| phase | Yield | Stop | Error | Notice |
 |---|---|---|---|---|
-| running | item | stop | error | illegal |
-| done | late | late | late | late |
+| running | item | stop | error | error |
+
+What a table has no column for is illegal on that side, and once the phase is done everything is late. A `Notice` is
+the `Error` by which a peer complains about too many stream messages: its task has not ended, an outcome follows.
 
 `item` goes to the bounded stream queue, `ack` and `started` fill the handshake slots, `result` and `error` the
 write-once outcome. No value of one kind can be read as another, whatever order a peer sends them in.
@@ -44,6 +52,11 @@ ERROR: Final = 'error'
 LATE: Final = 'late'
 ILLEGAL: Final = 'illegal'
 
+
+class Notice:
+    """Stands in the tables for an `Error` that tells of an overrun: it ends no task at the peer."""
+
+
 Table = dict[tuple[str, type], tuple[str, str]]
 
 REQUESTER: Final[Table] = {
@@ -53,20 +66,30 @@ REQUESTER: Final[Table] = {
     (ACKED, Yield): (ACKED, ITEM),
     (ACKED, Stop): (ACKED, STOP),
     (ACKED, Return): (DONE, RESULT),
-    (ACKED, CancelAck): (DONE, RESULT),
     (ACKED, Error): (DONE, ERROR),
+    (ACKED, Notice): (ACKED, ERROR),
     (STARTED, Yield): (STARTED, ITEM),
     (STARTED, Stop): (STARTED, STOP),
     (STARTED, Return): (DONE, RESULT),
-    (STARTED, CancelAck): (DONE, RESULT),
     (STARTED, Error): (DONE, ERROR),
+    (STARTED, Notice): (STARTED, ERROR),
+}
+CANCELLER: Final[Table] = {
+    (SYNCING, StartAck): (ACKED, ACK),
+    (SYNCING, Error): (DONE, ERROR),
+    (ACKED, CancelAck): (DONE, RESULT),
+    (ACKED, Error): (DONE, ERROR),
 }
 RESPONDER: Final[Table] = {
     (RUNNING, Yield): (RUNNING, ITEM),
     (RUNNING, Stop): (RUNNING, STOP),
     (RUNNING, Error): (RUNNING, ERROR),
+    (RUNNING, Notice): (RUNNING, ERROR),
 }
-MESSAGES: Final = (Start, StartAck, Started, Yield, Stop, Return, CancelAck, Error)
+MESSAGES: Final = (Start, StartAck, Started, Yield, Stop, Return, CancelAck, Error, Notice)
+
+# the requests that are answered with a `CancelAck`
+CANCEL_REQUESTS: Final = frozenset({'self:cancel', 'self:_cancel_task'})
 
 
 class Dialog:
@@ -75,13 +98,16 @@ class Dialog:
 
     Args:
         requester: whether this side sent the `Start`.
+        cancels: whether that was a request for cancellation.
     """
 
     __slots__ = ('_table', 'phase')
 
-    def __init__(self, requester: bool) -> None:
-        self._table = REQUESTER if requester else RESPONDER
-        self.phase = SYNCING if requester else RUNNING
+    def __init__(self, requester: bool, cancels: bool = False) -> None:
+        if requester:
+            self._table, self.phase = CANCELLER if cancels else REQUESTER, SYNCING
+        else:
+            self._table, self.phase = RESPONDER, RUNNING
 
     def __repr__(self) -> str:
         return f'<Dialog {self.phase}>'
@@ -93,7 +119,8 @@ class Dialog:
 
     def feed(self, msg: Any) -> str:
         """Account for a message that arrived; what to do about it, as the tables say."""
-        row = self._table.get((self.phase, type(msg)))
+        kind = type(msg)
+        row = self._table.get((self.phase, kind_of(msg) if kind is Error else kind))
         if row is None:
             return LATE if self.phase is DONE else ILLEGAL
         self.phase, action = row
@@ -102,3 +129,11 @@ class Dialog:
     def end(self) -> None:
         """This side is done with the dialog."""
         self.phase = DONE
+
+
+def kind_of(msg: Any) -> type:
+    """What the tables call a message: its type, or `Notice`."""
+    kind = type(msg)
+    if kind is Error and msg.sender is not None and msg.boxed_type_str == 'StreamOverrun':
+        return Notice
+    return kind

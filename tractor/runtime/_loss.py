@@ -14,6 +14,7 @@ to act before an error of ours interferes.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 
 log = _log.get_logger()
 
-# seconds between the loss of a connection and the failure of the contexts open over it
-LOSS_GRACE: float = 3.0
+# seconds between the loss of a connection and the failure of the contexts open over it; whoever waits for the
+# fate of a peer learns it within 3 s
+LOSS_GRACE: float = 2.5
 
 
 def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None) -> None:
     """Tell every dialog of a connection that it has ended."""
+    if closed is not None:
+        _name_peer(chan, closed)
     mine = [ctx for ctx in actor._contexts.values() if ctx.chan is chan]
     if not mine:
         return
@@ -52,6 +56,12 @@ def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None)
         _lose_after_grace(actor, later, reason)
 
 
+def _name_peer(chan: Channel, closed: TransportClosed) -> None:
+    """A stream knows addresses only. The very object is extended: senders may have got it already."""
+    closed.message = f'{closed.message.rstrip()}\nthe peer was {chan.aid and chan.aid.reprol()}\n'
+    closed.args = (closed.message,)
+
+
 def _cancel_served(actor: Actor, ctx: Context) -> None:
     entry = actor._rpc_tasks.get((ctx.chan, ctx.cid))
     if entry is None or not _depends_on_caller(entry[1]):
@@ -63,7 +73,11 @@ def _cancel_served(actor: Actor, ctx: Context) -> None:
 
 
 def _depends_on_caller(func: Any) -> bool:
-    return hasattr(func, '_tractor_context_meta') or hasattr(func, '_tractor_stream_function')
+    return (
+        hasattr(func, '_tractor_context_meta')
+        or hasattr(func, '_tractor_stream_function')
+        or inspect.isasyncgenfunction(func)
+    )
 
 
 def _lose_after_grace(actor: Actor, contexts: list[Context], closed: BaseException) -> None:
@@ -107,7 +121,7 @@ async def drain_to_contexts(actor: Actor, uid: tuple[str, str], chan: Channel) -
             batch = await tpt.recv_batch()
             while batch:
                 msg = batch.popleft()
-                ctx = actor._contexts.get((uid, getattr(msg, 'cid', None) or ''))
+                ctx = actor._contexts.get((chan, getattr(msg, 'cid', None) or ''))
                 if ctx is not None:
                     ctx.deliver(msg)
     except TransportClosed as closed:

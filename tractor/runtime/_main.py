@@ -40,6 +40,7 @@ log = _log.get_logger()
 _PEERS_TIMEOUT: float = 3.0
 
 
+@trio.lowlevel.enable_ki_protection
 async def async_main(
     actor: Actor,
     accept_addrs: list[Any] | None = None,
@@ -164,6 +165,7 @@ def apply_spawn_spec(actor: Actor, spec: SpawnSpec) -> list[Any]:
     return [get_address_cls(key).get_random() for key in _state._runtime_vars['_enable_tpts']]
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_parent(
     actor: Actor, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
 ) -> None:

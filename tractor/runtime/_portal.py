@@ -278,10 +278,10 @@ class Portal:
         `cancel_actor()` with separate bounds for the sign of life and for the completion.
 
         A live actor answers `StartAck` at once, but confirms only when its whole sub-tree is down. So a missing
-        first answer says that it is stuck, a missing second one does not.
+        first answer says that it is stuck, a missing second one does not: it is asked again until it confirms.
 
         Args:
-            alive_within: seconds for the first answer.
+            alive_within: seconds for each sign of life.
             done_within: seconds, from the beginning, for the confirmation.
             raise_on_timeout: raise instead of returning `False`.
         """
@@ -293,20 +293,10 @@ class Portal:
         start = trio.current_time()
         with trio.CancelScope(shield=True, deadline=start + alive_within) as scope:
             try:
-                ctx = await self.actor._send_start(chan, 'self', 'cancel', {}, portal=self)
-                try:
-                    await ctx._wait(_acked_or_over)
-                    scope.deadline = start + done_within
-                    await ctx._wait(_outcome_known)
-                finally:
-                    self.actor._forget(ctx)
+                return await self._cancel_and_probe(scope, alive_within, start + done_within)
             except TransportClosed as closed:
                 log.cancel('%r went away: %s', self, closed)
                 return False
-            if ctx._remote_error is not None:
-                log.cancel('%r did not confirm its cancellation: %s', self, ctx._remote_error)
-                return False
-            return True
         if raise_on_timeout:
             raise ActorTooSlowError(
                 f'{self!r} did not answer a cancel request within {alive_within} s, '
@@ -314,6 +304,30 @@ class Portal:
             )
         log.cancel('%r did not confirm its cancellation in time', self)
         return False
+
+    async def _cancel_and_probe(
+        self, scope: trio.CancelScope, alive_within: float, deadline: float
+    ) -> bool:
+        asked: list[Context] = []
+        try:
+            while True:
+                # asking again changes nothing over there, but an actor that still runs answers at once
+                latest = await self.actor._send_start(self._chan, 'self', 'cancel', {}, portal=self)
+                asked.append(latest)
+                await latest._wait(_acked_or_over)
+                scope.deadline = deadline
+                with trio.move_on_after(alive_within):
+                    await asked[0]._wait(_outcome_known)
+                if asked[0]._dialog.done:
+                    break
+                scope.deadline = min(deadline, trio.current_time() + alive_within)
+        finally:
+            for ctx in asked:
+                self.actor._forget(ctx)
+        error = asked[0]._remote_error
+        if error is not None:
+            log.cancel('%r did not confirm its cancellation: %s', self, error)
+        return error is None
 
 
 def _outcome_known(ctx: Context) -> bool:

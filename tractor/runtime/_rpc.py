@@ -57,6 +57,7 @@ _ROOM_TURNS: int = 16
 _MAX_UNWRITTEN: int = 1 << 22
 
 
+@trio.lowlevel.enable_ki_protection
 async def process_messages(
     chan: Channel,
     shield: bool = False,
@@ -95,6 +96,7 @@ async def process_messages(
     return False, loop.last
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_loop(
     chan: Channel,
     shield: bool,
@@ -158,8 +160,7 @@ class MessageLoop:
             if tpt._writer.unwritten > _MAX_UNWRITTEN:
                 await tpt.flush()
                 return
-        if not tpt._writing:
-            self.tn.start_soon(self._flush, tpt)
+        self.tn.start_soon(self._flush, tpt)
 
     async def _flush(self, tpt: Any) -> None:
         try:

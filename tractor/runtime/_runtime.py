@@ -112,7 +112,8 @@ class Actor:
         self._parent_chan_cs: trio.CancelScope | None = None
         self._task: trio.lowlevel.Task | None = None
 
-        self._contexts: dict[tuple[Uid, str], Context] = {}
+        # by connection, not by peer: both ends of a connection to ourselves have the same peer
+        self._contexts: dict[tuple[Channel, str], Context] = {}
         self._rpc_tasks: dict[
             tuple[Channel, str], tuple[Context, Callable[..., Any], trio.Event]
         ] = {}
@@ -261,11 +262,9 @@ class Actor:
             msg_buffer_size: resize its stream buffer (messages).
             allow_overruns: whether the buffer may be exceeded; always applied.
         """
-        assert chan.aid is not None
-        key = chan.aid.uid, cid
-        ctx = self._contexts.get(key)
+        ctx = self._contexts.get((chan, cid))
         if ctx is None:
-            ctx = self._contexts[key] = mk_context(
+            ctx = self._contexts[chan, cid] = mk_context(
                 chan, cid, nsf, self.msg_buffer_size, actor=self, requester=False
             )
         ctx._allow_overruns = allow_overruns
@@ -333,7 +332,6 @@ class Actor:
         msg_buffer_size: int | None = None,
         ctx_meta: dict[str, Any] | None = None,
     ) -> Context:
-        assert chan.aid is not None
         cid = mk_uuid()
         ctx = Context(
             chan, cid, f'{ns}:{name}', self, True, msg_buffer_size or self.msg_buffer_size
@@ -341,18 +339,19 @@ class Actor:
         ctx._portal = portal
         if ctx_meta is not None:
             ctx.apply_meta(ctx_meta)
-        key = chan.aid.uid, cid
-        self._contexts[key] = ctx
+        self._contexts[chan, cid] = ctx
         try:
             await chan.send(Start(cid=cid, ns=ns, func=name, kwargs=kwargs, uid=self._aid.uid))
-        except BaseException:
-            self._contexts.pop(key, None)
+        except BaseException as err:
+            self._forget(ctx)
+            if isinstance(err, trio.Cancelled) and portal is not None:
+                # it is queued by now and will be written with whatever is sent next
+                await portal._abandon(ctx)
             raise
         return ctx
 
     def _forget(self, ctx: Context) -> None:
-        assert ctx.chan.aid is not None
-        self._contexts.pop((ctx.chan.aid.uid, ctx.cid), None)
+        self._contexts.pop((ctx.chan, ctx.cid), None)
 
     def _call_begins(self, chan: Channel, ctx: Context, func: Callable[..., Any]) -> None:
         if not self._rpc_tasks:

@@ -13,16 +13,26 @@ How a block ends:
 
 A cancellation or interrupt during 2 to 4 counts as the body's exception would. A one-shot actor which was cancelled
 before it finished contributes nothing.
+
+| which of several is raised | |
+|---|---|
+| an interrupt | bare, in place of everything else, which is logged |
+| an error that is part of another one, too | once |
+| a cancellation, beside errors | only the errors: the scope that was cancelled absorbs none of them |
+
+A further interrupt while the children are brought down means that waiting is no longer wanted: they are killed.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from tractor import log as _log
 from tractor._exceptions import ActorFailure, ContextCancelled, RuntimeFailure, TransportClosed
@@ -31,7 +41,7 @@ from tractor.runtime import _state
 from tractor.runtime._portal import Portal, _is_plain_coroutine_function
 from tractor.runtime._runtime import Actor
 from tractor.spawn import _spawn
-from tractor.trionics._beg import collapse_eg
+from tractor.trionics._beg import collapse_eg, is_multi_cancelled
 from tractor.trionics._taskc import start_or_cancel
 
 if TYPE_CHECKING:
@@ -73,7 +83,12 @@ class ActorNursery:
         self._join_procs = trio.Event()
         self.errors: dict[Uid, BaseException] = {}
         self.exited = trio.Event()
-        self._one_shots: dict[Portal, Uid] = {}
+        self._one_shots: dict[Portal, Child] = {}
+        # how many `start_actor()` are under way, and who waits for a child to come or go
+        self._starting = 0
+        self._changed = trio.lowlevel.ParkingLot()
+        self._interrupt: KeyboardInterrupt | None = None
+        self._all_graceful = True
         self._at_least_one_child_in_debug = False
         self._scope_error: BaseException | None = None
         self._implicit_runtime_started = False
@@ -147,11 +162,14 @@ class ActorNursery:
             ModuleNotFoundError: one of the modules cannot be imported here; so do other errors of importing.
             ValueError: no such `start_method`.
             RuntimeError: that backend does not work here, or this nursery's block has ended.
+            RuntimeFailure: this nursery, or this actor, is being cancelled.
             ActorFailure: it died before it was up.
             OSError: its process cannot be started.
 
         Cancelled meanwhile, the half-born child is killed.
         """
+        # a cancelled task must see its cancellation, not what is refused because of it
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
         method = _spawn.check_method(start_method) if start_method is not None else None
         if infect_asyncio:
@@ -166,14 +184,13 @@ class ActorNursery:
             inherit_parent_main=inherit_parent_main,
         )
         subactor._reg_addrs = list(self._actor.reg_addrs)
-        portal: Portal = await start_or_cancel(
-            nursery or self._tn,
-            partial(
-                _spawn.new_proc,
-                infect_asyncio=infect_asyncio,
-                proc_kwargs=proc_kwargs,
-                start_method=method,
-            ),
+        spawn = partial(
+            _spawn.new_proc,
+            infect_asyncio=infect_asyncio,
+            proc_kwargs=proc_kwargs,
+            start_method=method,
+        )
+        args = (
             name,
             self,
             subactor,
@@ -181,13 +198,22 @@ class ActorNursery:
             [wrap_address(addr).unwrap() for addr in bind_addrs or ()],
             self._actor.accept_addr,
             self._child_vars(debug_mode),
-            name=f'actor {name}',
         )
+        self._starting += 1
+        try:
+            portal: Portal = await start_or_cancel(
+                nursery or self._tn, spawn, *args, name=f'actor {name}'
+            )
+        finally:
+            self._starting -= 1
+            self._changed.unpark_all()
         return portal
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError('the block of this actor nursery has ended: it cannot start actors')
+        if self._cancel_called:
+            raise RuntimeFailure('this actor nursery has been cancelled: it cannot start actors')
         if self._actor._cancel_called:
             raise RuntimeFailure(f'{self._actor.name!r} is being cancelled: it cannot start actors')
 
@@ -230,15 +256,16 @@ class ActorNursery:
             `Portal.wait_for_result()`.
 
         Raises:
-            TypeError: `fn` is no plain async function; nothing was started.
+            TypeError: `fn` is no plain async function, or is not found in its module; nothing was started.
             RemoteActorError: the arguments do not fit its signature.
+            MsgTypeError: they cannot be encoded.
             others: as `start_actor()`.
+
+        When this fails, or is cancelled, the actor is gone.
         """
-        if not _is_plain_coroutine_function(fn):
-            raise TypeError(f'{fn!r} must be a non-streaming async function')
-        module = fn.__module__
+        module, fn_name = _module_level_name(fn)
         portal = await self.start_actor(
-            name or fn.__name__,
+            name or fn_name,
             bind_addrs=bind_addrs,
             rpc_module_paths=rpc_module_paths,
             enable_modules=[module, *(enable_modules or ())],
@@ -249,12 +276,22 @@ class ActorNursery:
             start_method=start_method,
         )
         assert portal.chan.aid is not None
-        await portal._submit_for_result(module, fn.__name__, **kwargs)
-        self._one_shots[portal] = portal.chan.aid.uid
+        child = self._children.get(portal.chan.aid.uid)
+        try:
+            await portal._submit_for_result(module, fn_name, **kwargs)
+        except BaseException:
+            # nobody else would ever end it: it would be a daemon
+            if child is not None:
+                with trio.CancelScope(shield=True):
+                    await self._end(child)
+            raise
+        if child is not None:
+            self._one_shots[portal] = child
         return portal
 
     # -- ending -------------------------------------------------------------------------------------------------
 
+    @enable_ki_protection
     async def cancel(self, hard_kill: bool = False) -> None:
         """
         Bring all children down, by asking, then terminating, then killing; see `spawn/_life.py` for the bounds.
@@ -262,14 +299,17 @@ class ActorNursery:
         Args:
             hard_kill: begin by terminating.
 
-        Returns when all are gone, shielded. Never raises for a child that does not respond; one that cannot even
-        be killed is abandoned and reported at the end of the block.
+        Returns when all are gone, shielded; one that is just being started too. Never raises for a child that
+        does not respond; one that cannot even be killed is abandoned and reported at the end of the block.
         """
         self._cancel_called = True
         with trio.CancelScope(shield=True):
-            async with collapse_eg(), trio.open_nursery() as tn:
-                for child in list(self._children.values()):
-                    tn.start_soon(self._end, child, not hard_kill)
+            while self._children or self._starting:
+                async with collapse_eg(), trio.open_nursery() as tn:
+                    for child in list(self._children.values()):
+                        tn.start_soon(self._end, child, not hard_kill)
+                if self._starting and not self._children:
+                    await self._changed.park()
         self._join_procs.set()
 
     async def _end(self, child: Child, ask: bool = True) -> None:
@@ -279,58 +319,92 @@ class ActorNursery:
             log.critical('%s', failure)
             self.errors[child.subactor.aid.uid] = failure
 
+    def _child_gone(self, child: Child) -> None:
+        """Told by its life cycle, at the very end of it."""
+        uid = child.subactor.aid.uid
+        self._children.pop(uid, None)
+        self._actor._actoruid2nursery.pop(uid, None)
+        self._all_graceful &= child.returncode == 0
+        self._changed.unpark_all()
+
+    @enable_ki_protection
     async def _close(self, body_error: BaseException | None) -> None:
         """The end of the block, see the table at the top of this module."""
+        self._closed = True
         if body_error is not None:
             await self._fail(body_error)
-        self._closed = True
         self._join_procs.set()
         try:
             await self._collect_results()
-            if self.errors and self._children:
+            if self.errors:
                 await self.cancel()
-            for child in list(self._children.values()):
-                await child.gone.wait()
+            while self._children or self._starting:
+                await self._changed.park()
         except BaseException as err:  # noqa: BLE001 - becomes the block's outcome, below
             await self._fail(err)
-        self._cancelled_caught = self._cancel_called and not self._children
-        self._raise_errors()
+        self._cancelled_caught = self._cancel_called and self._all_graceful
+        outcome = self._outcome()
+        if outcome is not None:
+            raise outcome
 
     async def _fail(self, err: BaseException) -> None:
+        """Note why the block ends early, and bring all children down, whatever interrupts that."""
         self._scope_error = err
-        self.errors.setdefault(self._actor.aid.uid, err)
-        await self.cancel()
+        while True:
+            self._note(err)
+            try:
+                await self.cancel()
+            except KeyboardInterrupt as again:
+                # nothing else gets through the shield
+                err = again
+                self._kill_all()
+            else:
+                return
+
+    def _note(self, err: BaseException) -> None:
+        if isinstance(err, KeyboardInterrupt):
+            self._interrupt = err
+        own = self._actor.aid.uid
+        if _is_cancellation(self.errors.get(own)):
+            self.errors[own] = err
+        else:
+            self.errors.setdefault(own, err)
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            log.cancel('interrupted again: killing %r', child)
+            child.proc.kill()
 
     async def _collect_results(self) -> None:
         pending = [
-            (portal, uid) for portal, uid in self._one_shots.items() if uid not in self.errors
+            (portal, child)
+            for portal, child in self._one_shots.items()
+            if child.subactor.aid.uid not in self.errors
         ]
         if not pending:
             return
         async with collapse_eg(), trio.open_nursery() as tn:
-            for portal, uid in pending:
-                tn.start_soon(self._collect, portal, uid)
+            for portal, child in pending:
+                tn.start_soon(self._collect, portal, child)
 
-    async def _collect(self, portal: Portal, uid: Uid) -> None:
-        child = self._children.get(uid)
+    async def _collect(self, portal: Portal, child: Child) -> None:
+        uid = child.subactor.aid.uid
         try:
             await portal.wait_for_result()
         except ContextCancelled as ctxc:
-            if ctxc.canceller != self._actor.aid.uid:
+            if ctxc.canceller != self._actor.aid.uid and not self._cancel_called:
                 self.errors[uid] = ctxc
         except TransportClosed as closed:
-            if not self._cancel_called:
+            if not child.ending:
                 self.errors[uid] = await self._how_it_died(child, closed)
         except Exception as err:  # noqa: BLE001 - an error of the child, raised by the block
             self.errors[uid] = err
-        if child is not None and not child.gone.is_set():
+        if not child.gone.is_set():
             with trio.CancelScope(shield=True):
                 await self._end(child)
 
-    async def _how_it_died(self, child: Child | None, closed: TransportClosed) -> BaseException:
+    async def _how_it_died(self, child: Child, closed: TransportClosed) -> BaseException:
         """A lost one-shot actor as an `ActorFailure` telling how its process ended, if it did."""
-        if child is None:
-            return closed
         with trio.move_on_after(_EXIT_WITHIN):
             await child.gone.wait()
         if not child.gone.is_set():
@@ -342,19 +416,61 @@ class ActorNursery:
         failure.__cause__ = closed
         return failure
 
-    def _raise_errors(self) -> None:
-        unique: dict[int, BaseException] = {}
-        own = self._actor.aid.uid
-        if own in self.errors:
-            unique[id(self.errors[own])] = self.errors[own]
-        for err in self.errors.values():
-            unique.setdefault(id(err), err)
-        errors = list(unique.values())
-        if not errors:
-            return
-        if len(errors) == 1:
-            raise errors[0]
-        raise BaseExceptionGroup('tractor.ActorNursery errored with', errors)
+    def _outcome(self) -> BaseException | None:
+        own = self.errors.pop(self._actor.aid.uid, None)
+        errors = _without_repeats([*([own] if own is not None else ()), *self.errors.values()])
+        if own is not None:
+            self.errors = {self._actor.aid.uid: own, **self.errors}
+        if self._interrupt is not None:
+            for err in errors:
+                if err is not self._interrupt:
+                    log.error('besides the interrupt there was %r', err)
+            return self._interrupt
+        errors = [err for err in errors if not _is_cancellation(err)] or errors[:1]
+        if len(errors) > 1:
+            return BaseExceptionGroup('tractor.ActorNursery errored with', errors)
+        return errors[0] if errors else None
+
+
+def _is_cancellation(err: BaseException | None) -> bool:
+    return isinstance(err, trio.Cancelled) or bool(err is not None and is_multi_cancelled(err))
+
+
+def _without_repeats(errors: list[BaseException]) -> list[BaseException]:
+    """Each error once, also when it came out of the body inside of a group as well."""
+    inside: set[int] = set()
+    for err in errors:
+        if isinstance(err, BaseExceptionGroup):
+            inside |= _members(err)
+    unique = {id(err): err for err in errors if id(err) not in inside}
+    return list(unique.values())
+
+
+def _members(group: BaseExceptionGroup[BaseException]) -> set[int]:
+    found: set[int] = set()
+    for member in group.exceptions:
+        found.add(id(member))
+        if isinstance(member, BaseExceptionGroup):
+            found |= _members(member)
+    return found
+
+
+def _module_level_name(fn: Callable[..., Any]) -> tuple[str, str]:
+    """
+    The module and the name by which another process finds an async function.
+
+    Raises:
+        TypeError: it is none, or cannot be found so.
+    """
+    if not _is_plain_coroutine_function(fn):
+        raise TypeError(f'{fn!r} must be a non-streaming async function')
+    module, name = getattr(fn, '__module__', None), getattr(fn, '__name__', None)
+    if module is None or name is None or not hasattr(sys.modules.get(module), name):
+        raise TypeError(
+            f'{fn!r} cannot be run in another actor: it is not found as {name!r} in the module {module!r}\n'
+            'define it at the top level of a module, and pass its arguments as keywords'
+        )
+    return module, name
 
 
 @asynccontextmanager
@@ -394,7 +510,9 @@ async def open_nursery(*, hide_tb: bool = True, **kwargs: Any) -> AsyncIterator[
     if not _state.is_main_process():
         raise RuntimeFailure('a child process has no runtime of its own to open a nursery in')
     assert _open_root is not None
-    async with _open_root(**kwargs) as root, _open_nursery(root) as an:
-        an._implicit_runtime_started = True
-        yield an
-    log.info(_shutdown_msg)
+    try:
+        async with _open_root(**kwargs) as root, _open_nursery(root) as an:
+            an._implicit_runtime_started = True
+            yield an
+    finally:
+        log.info(_shutdown_msg)

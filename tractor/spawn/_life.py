@@ -51,6 +51,10 @@ TERMINATE_AFTER: float = 1.6
 KILL_WITHIN: float = 3.0
 
 
+# exit codes of a child whose own runtime ended it, see `_entry.py`: that one has told its peers itself
+_ORDERLY: frozenset[int | None] = frozenset({None, 0, 1})
+
+
 class ChildHandle(Protocol):
     """What supervision does with a child; it never asks which backend made it."""
 
@@ -103,6 +107,8 @@ class Child:
         self.subactor = subactor
         self.proc = proc
         self.portal = portal
+        # up, or never to be; and gone
+        self.settled = trio.Event()
         self.gone = trio.Event()
         self.returncode: int | None = None
         self.ending = False
@@ -121,6 +127,7 @@ class Child:
         return f'<Child {self.subactor.aid.reprol()} {self.proc!r}>'
 
 
+@trio.lowlevel.enable_ki_protection
 async def supervise_child(
     start: StartChild,
     name: str,
@@ -162,6 +169,7 @@ async def supervise_child(
         await _send_spawn_spec(child, chan, _spawn_spec(subactor, bind_addrs, _runtime_vars))
         child.portal = Portal(chan)
         actor_nursery._actor._actoruid2nursery[uid] = actor_nursery
+        child.settled.set()
         task_status.started(child.portal)
         with child.abandoned:
             await proc.wait()
@@ -181,14 +189,19 @@ async def _connect_back(nursery: ActorNursery, child: Child) -> Channel:
         await child.proc.wait()
         scope.cancel()
 
+    server = nursery._actor.ipc_server
     async with collapse_eg(), trio.open_nursery() as tn:
         tn.start_soon(watch, tn.cancel_scope)
-        _, chan = await nursery._actor.ipc_server.wait_for_peer(uid)
-        chans.append(chan)
+        await server.expect_peer(uid).wait()
+        # none: it has connected and is lost again, so its end is near
+        chans.extend(server._peers.get(uid, ()))
+        if not chans:
+            tn.cancel_scope.deadline = trio.current_time() + ALIVE_WITHIN
+            await trio.sleep_forever()
         tn.cancel_scope.cancel()
     if not chans:
         raise _died_early(child)
-    return chans[0]
+    return chans[-1]
 
 
 async def _send_spawn_spec(child: Child, chan: Channel, spec: SpawnSpec) -> None:
@@ -221,26 +234,25 @@ def _spawn_spec(subactor: Actor, bind_addrs: list[Any], rtvars: dict[str, Any]) 
 async def _reap(nursery: ActorNursery, child: Child, bind_addrs: list[Any]) -> None:
     """Make sure the process is gone, remove what is left of it, tell whoever waits."""
     proc, subactor = child.proc, child.subactor
-    uid = subactor.aid.uid
     if proc.poll() is None and not child.abandoned.cancelled_caught:
         proc.kill()
         with trio.move_on_after(KILL_WITHIN):
             await proc.wait()
     returncode = child.returncode = proc.poll()
     try:
-        if returncode is not None and returncode < 0 and child.portal is not None:
-            _tell_killed(nursery, child, returncode)
+        if returncode not in _ORDERLY and child.portal is not None:
+            _tell_died(nursery, child, returncode)
         unlink_uds_bind_addrs(proc, bind_addrs=bind_addrs, subactor=subactor)
     finally:
         close = getattr(proc, 'close', None)
         if close is not None and returncode is not None:
             close()
-        nursery._children.pop(uid, None)
-        nursery._actor._actoruid2nursery.pop(uid, None)
+        child.settled.set()
         child.gone.set()
+        nursery._child_gone(child)
 
 
-def _tell_killed(nursery: ActorNursery, child: Child, returncode: int) -> None:
+def _tell_died(nursery: ActorNursery, child: Child, returncode: int | None) -> None:
     who = child.subactor.aid.reprol()
     how = describe_exit(returncode)
     if not child.ending:
@@ -276,21 +288,34 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
     Raises:
         ActorFailure: it could not be ended by any means and has been abandoned.
 
-    To be called under a shield; bounded by the sum of the steps. A second call waits for the first.
+    To be called under a shield; bounded by the sum of the steps. A second call waits for the first, which an
+    impatient one shortens. One that is torn out of it half-way, by an interrupt, kills.
     """
     if child.ending:
+        if not ask:
+            child.proc.terminate()
         await child.gone.wait()
         return
     child.ending = True
-    if (
-        ask
-        and child.portal is not None
-        and await soft_kill(child.proc, child.gone.wait, child.portal)
-    ):
-        return
-    if not child.gone.is_set():
-        child.proc.terminate()
-        await hard_kill(child.proc, child=child)
+    try:
+        if ask and await _ask(child):
+            return
+        if not child.gone.is_set():
+            child.proc.terminate()
+            await hard_kill(child.proc, child=child)
+    except BaseException:
+        if not child.gone.is_set():
+            child.proc.kill()
+        raise
+
+
+async def _ask(child: Child) -> bool:
+    """Ask it to cancel itself, once it is up and can be asked; whether it is gone."""
+    with trio.move_on_after(DONE_WITHIN):
+        await child.settled.wait()
+    if child.portal is None:
+        return child.gone.is_set()
+    return await soft_kill(child.proc, child.gone.wait, child.portal)
 
 
 async def soft_kill(proc: Any, wait_func: Callable[[], Awaitable[Any]], portal: Portal) -> bool:

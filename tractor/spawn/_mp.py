@@ -51,6 +51,7 @@ class MpHandle:
         self._proc = proc
         self.pid: int = proc.pid
         self._returncode: int | None = None
+        self._watched: trio.Event | None = None
 
     def __repr__(self) -> str:
         return f'<MpHandle {self._proc.name!r} pid={self.pid} returncode={self._returncode}>'
@@ -77,16 +78,28 @@ class MpHandle:
             self._proc.kill()
 
     async def wait(self) -> int:
-        """Wait for its end; its `returncode`."""
-        if self.poll() is None:
-            await wait_sentinel(self._proc)
-        self._proc.join()
+        """Wait for its end; its `returncode`. Several tasks may wait at once."""
+        while self.poll() is None:
+            if self._watched is None:
+                await self._watch()
+            else:
+                await self._watched.wait()
         returncode = self.poll()
         assert returncode is not None
         return returncode
 
+    async def _watch(self) -> None:
+        # one task at a time can wait for a file descriptor; when it is done, or cancelled, the others look again
+        self._watched = trio.Event()
+        try:
+            await wait_sentinel(self._proc)
+        finally:
+            watched, self._watched = self._watched, None
+            watched.set()
+
     def close(self) -> None:
         """Free what belongs to a process that has ended."""
+        self._proc.join()
         self._proc.close()
 
 

@@ -1,0 +1,226 @@
+"""The actors which `test_faults.py` lets die, and a whole program of them.
+
+Every actor whose name is `<role>.<token>` connects to the test when it imports this module, says
+`hello <name> <pid>`, and from then on does what it is told, by a thread, however busy the actor
+is. One in the role `boot` does so in the import itself: it comes up when it is told `go`.
+
+| order | what happens |
+|---|---|
+| `exit` | `os._exit(3)` |
+| `segv` | a read from address 0 |
+| `ping` | answers `pong` |
+| `go` | an actor at its gate goes on; the program finishes in an orderly way |
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import faulthandler
+import os
+import resource
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+import tractor
+
+EXIT_CODE = 3
+
+
+def control_path(token: str) -> str:
+    """Where the test with this token listens."""
+    return os.path.join(os.environ['XDG_RUNTIME_DIR'], f'ctl-{token}.sock')
+
+
+class Line:
+    """The connection of this process to the test."""
+
+    def __init__(self, name: str) -> None:
+        token = name.rpartition('.')[2]
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.connect(control_path(token))
+        self.say(f'hello {name} {os.getpid()}')
+
+    def say(self, text: str) -> None:
+        self._sock.sendall(f'{text}\n'.encode())
+
+    def obey(self, on_go: Callable[[], None] | None = None) -> None:
+        """Follow orders until `go`, or until the test has gone."""
+        for order in self._sock.makefile():
+            match order.strip():
+                case 'exit':
+                    os._exit(EXIT_CODE)
+                case 'segv':
+                    crash()
+                case 'ping':
+                    self.say('pong')
+                case 'go':
+                    if on_go is not None:
+                        on_go()
+                    return
+
+    def obey_in_background(self, on_go: Callable[[], None] | None = None) -> None:
+        threading.Thread(target=self.obey, args=(on_go,), daemon=True).start()
+
+
+def crash() -> None:
+    """End this process by a segmentation fault, without a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
+line: Line | None = None
+
+
+def say(text: str) -> None:
+    """Tell the test something; the test's own process has nobody to tell."""
+    if line is not None:
+        line.say(text)
+
+
+# --- what is called in the actors
+
+
+async def ping() -> str:
+    return 'pong'
+
+
+async def park() -> None:
+    """Wait for ever, at a checkpoint."""
+    say('called')
+    await trio.sleep_forever()
+
+
+async def spin() -> None:
+    """Stuck on purpose: nothing but the end of the process stops this."""
+    say('called')
+    while True:
+        pass
+
+
+@tractor.context
+async def parked(ctx: tractor.Context) -> None:
+    await ctx.started()
+    await park()
+
+
+@tractor.context
+async def streaming(ctx: tractor.Context) -> None:
+    await ctx.started()
+    async with ctx.open_stream() as stream:
+        await stream.send(0)
+        await park()
+
+
+# --- dialogs with a victim
+
+
+async def be_in(
+    phase: str,
+    an: tractor.ActorNursery,
+    victim: str,
+    idle: Callable[[], Awaitable[None]],
+) -> None:
+    """
+    Start the actor `victim` and be in `phase` with it until that fails.
+
+    Args:
+        phase: what this task is doing when something happens.
+        an: the nursery of the actor.
+        victim: its name.
+        idle: awaited in the phase `'idle'`, in which the actor is called again afterwards.
+    """
+    if phase == 'one_shot':
+        await an.run_in_actor(park, name=victim)
+        return
+    portal = await an.start_actor(victim, enable_modules=[__name__])
+    match phase:
+        case 'idle':
+            await portal.run(ping)
+            await idle()
+            await portal.run(ping)
+        case 'boot' | 'run':
+            await portal.run(park)
+        case 'spin':
+            await portal.run(spin)
+        case 'context':
+            async with portal.open_context(parked):
+                await trio.sleep_forever()
+        case 'stream':
+            async with portal.open_context(streaming) as (ctx, _), ctx.open_stream() as stream:
+                async for _ in stream:
+                    pass
+
+
+poked = trio.Event()
+
+
+async def poke() -> None:
+    """Let this actor's `drive()` go on."""
+    poked.set()
+
+
+async def _report_idle_and_wait() -> None:
+    say('idle')
+    await poked.wait()
+
+
+async def drive(phase: str, victim: str) -> None:
+    """Be in `phase` with a child of this actor; called again after `poke()` when that was `'idle'`."""
+    async with tractor.open_nursery() as an:
+        await be_in(phase, an, victim, _report_idle_and_wait)
+        await an.cancel()
+
+
+# --- a program of its own
+
+
+async def main(token: str, phase: str, options: dict[str, Any]) -> None:
+    """Root, mid with an idle grandchild, and a child to be in `phase` with; `go` ends it."""
+    finish = trio.Event()
+    here = trio.lowlevel.current_trio_token()
+    program = Line(f'root.{token}')
+    program.obey_in_background(lambda: here.run_sync_soon(finish.set))
+    role = 'boot' if phase == 'boot' else 'child'
+
+    async def stay_idle() -> None:
+        program.say('idle')
+        await trio.sleep_forever()
+
+    async with tractor.open_nursery(**options) as an:
+        mid = await an.start_actor(f'mid.{token}', enable_modules=[__name__])
+        held = trio.Event()
+
+        async def hold_grandchild() -> None:
+            await mid.run(drive, phase='idle', victim=f'grandchild.{token}')
+            held.set()
+
+        async with trio.open_nursery() as tn:
+            tn.start_soon(hold_grandchild)
+            tn.start_soon(be_in, phase, an, f'{role}.{token}', stay_idle)
+            await finish.wait()
+            await mid.run(poke)
+            await held.wait()
+            program.say('alive')
+            tn.cancel_scope.cancel()
+        await an.cancel()
+
+
+def run_program() -> None:
+    """The program's entry: its arguments are those of `main()`, as text."""
+    token, phase, options = sys.argv[1:]
+    trio.run(main, token, phase, ast.literal_eval(options))
+
+
+actor = tractor.current_actor(err_on_no_runtime=False)
+if actor is not None and '.' in actor.name:
+    line = Line(actor.name)
+    if actor.name.startswith('boot.'):
+        line.obey()
+    line.obey_in_background()
