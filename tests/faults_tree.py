@@ -44,6 +44,7 @@ class Line:
         token = name.rpartition('.')[2]
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.connect(control_path(token))
+        self._orders = self._sock.makefile()
         self.say(f'hello {name} {os.getpid()}')
 
     def say(self, text: str) -> None:
@@ -51,7 +52,7 @@ class Line:
 
     def obey(self, on_go: Callable[[], None] | None = None) -> None:
         """Follow orders until `go`, or until the test has gone."""
-        for order in self._sock.makefile():
+        for order in self._orders:
             match order.strip():
                 case 'exit':
                     os._exit(EXIT_CODE)
@@ -175,7 +176,9 @@ async def drive(phase: str, victim: str) -> None:
     """Be in `phase` with a child of this actor; called again after `poke()` when that was `'idle'`."""
     async with tractor.open_nursery() as an:
         await be_in(phase, an, victim, _report_idle_and_wait)
-        await an.cancel()
+        if phase == 'idle':
+            # all went well; a one-shot actor ends the block by itself
+            await an.cancel()
 
 
 # --- a program of its own

@@ -83,7 +83,7 @@ def test_a_killed_worker_is_told_and_nothing_is_left(start_method):
             break
     out, err = end(demo)
     assert demo.returncode == 1, out + err
-    assert 'SIGKILL' in out
+    assert 'PROBLEM' in out
     last = out.splitlines()[-1].split()
     assert last[-2:] == ['FAILED', '0']
 

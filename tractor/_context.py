@@ -15,7 +15,6 @@ is written once. Nothing that arrives can raise here; the tasks concerned are wo
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,7 +27,7 @@ from tractor._exceptions import ContextCancelled, MsgTypeError, RemoteActorError
 from tractor._streaming import MsgStream, open_stream_from_ctx
 from tractor.msg import _errors, _ops
 from tractor.msg.types import CancelAck, Error, Started, Stop, Yield
-from tractor.runtime import _dialog, _endpoint
+from tractor.runtime import _dialog, _endpoint, _state
 from tractor.runtime._ctx_state import ContextState, Unresolved
 
 if TYPE_CHECKING:
@@ -85,7 +84,8 @@ class Context(ContextState):
 
     def _take_item(self, msg: Yield[Any]) -> bool:
         queue = self._rx_chan
-        if queue.closed or self._discards:
+        # once its sender was told off nothing is taken any more: what is queued stays without gaps
+        if queue.closed or self._discards or self._overrun_told:
             return True
         return queue.put(msg, force=self._allow_overruns)
 
@@ -95,7 +95,8 @@ class Context(ContextState):
             self._started_pld = self._pld_rx.decode(msg)
         except MsgTypeError as mte:
             self._set_remote_error(mte)
-        self._started_called = True
+        else:
+            self._started_called = True
 
     def _take_result(self, msg: Any) -> None:
         self._outcome_msg = msg
@@ -117,6 +118,7 @@ class Context(ContextState):
             self._set_remote_error(error)
 
     def _take_stop(self) -> None:
+        self._peer_stopped = True
         if self._stream is not None:
             self._stream._stop_msg = Stop(cid=self.cid)
         self._end_stream()
@@ -138,16 +140,20 @@ class Context(ContextState):
             self._canceller = error.src_uid or self._canceller
         self._end_stream()
         self._notify()
+        self._interrupt()
+
+    _maybe_cancel_and_set_remote_error = _set_remote_error
+
+    def _interrupt(self) -> None:
+        """Cancel our scope for the remote error, unless what the owner waits for is just that error."""
         scope = self._scope
         if scope is None or scope.cancel_called:
             return
         if self._is_self_cancelled():
             if not self._owner_waits:
                 scope.cancel()
-        elif self._cancel_on_msgerr or not isinstance(error, MsgTypeError):
+        elif self._cancel_on_msgerr or not isinstance(self._remote_error, MsgTypeError):
             scope.cancel()
-
-    _maybe_cancel_and_set_remote_error = _set_remote_error
 
     def lose(self, closed: BaseException) -> None:
         """The connection is gone: whoever waits for this dialog gets `closed`."""
@@ -193,20 +199,24 @@ class Context(ContextState):
             RuntimeError: called on the child side.
 
         May be called again, also after the block was left: same value, same exception object. Cancelling the wait
-        leaves the dialog untouched. Once the outcome is known this is no checkpoint.
+        leaves the dialog untouched. Once the outcome is known this is no checkpoint. Without an open stream, stream
+        messages that arrive while it waits are dropped; with one they have to be read by somebody.
         """
         if self._portal is None:
             raise RuntimeError('only the side that opened a context can wait for its result')
         if not self.has_outcome:
             discards = self._stream is None or self._stream.closed
             self._discards += discards
+            if discards and self._queue is not None:
+                self._queue.clear()
             try:
                 await self._wait(_result_known)
             finally:
                 self._discards -= discards
         if self._remote_error is not None:
+            lenient = self._allow_overruns or self._cancel_called
             return self._maybe_raise_remote_err(
-                self._remote_error, raise_overrun_from_self=not self._allow_overruns
+                self._remote_error, raise_overrun_from_self=not lenient
             )
         return self._result
 
@@ -276,8 +286,12 @@ class Context(ContextState):
             _ops.validate_payload_msg(
                 pld_msg=msg, pld_value=value, ipc=self, strict_pld_parity=strict_pld_parity
             )
-        await self.chan.send(msg)
         self._started_called = True
+        try:
+            await self.chan.send(msg)
+        except MsgTypeError:
+            self._started_called = False
+            raise
         self._started_msg = msg
         self._started_pld = value
 
@@ -344,8 +358,8 @@ def mk_context(
     msg_buffer_size: int = 64,
     pld_spec: Any = Any,
     *,
-    actor: Actor,
-    requester: bool,
+    actor: Actor | None = None,
+    requester: bool = False,
     **kwargs: Any,
 ) -> Context:
     """
@@ -357,10 +371,11 @@ def mk_context(
         nsf: the function, as `module:name`.
         msg_buffer_size: stream messages that may wait unread.
         pld_spec: the type of its payloads.
-        actor: the local actor.
+        actor: the local actor; the current one by default.
         requester: whether this side sends the `Start`.
         kwargs: further initial values of its attributes.
     """
+    actor = actor or _state.current_actor()
     ctx = Context(chan, cid, nsf, actor, requester, msg_buffer_size)
     if pld_spec is not Any:
         ctx._pld_rx.set_spec(pld_spec)
@@ -396,7 +411,7 @@ def context[F: Callable[..., Any]](
         'pld_spec': pld_spec,
         'dec_hook': dec_hook,
         'enc_hook': enc_hook,
-        'sig': inspect.signature(func),
+        'sig': _endpoint.signature_of(func),
     }
     return func
 

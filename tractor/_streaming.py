@@ -5,7 +5,7 @@
 |---|---|---|
 | we closed it | the stored `trio.EndOfChannel` | the stored `trio.EndOfChannel` |
 | the peer sent `Stop` | `trio.EndOfChannel` after what was sent before it | the stored `trio.EndOfChannel` |
-| the dialog failed | the dialog's remote error | the dialog's remote error |
+| the dialog failed | what was sent before, then the dialog's remote error | the dialog's remote error |
 | the connection was lost | waits for the dialog's outcome | `TransportClosed` |
 """
 
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tractor import log as _log
-from tractor._exceptions import TransportClosed
+from tractor._exceptions import MsgTypeError, TransportClosed
 from tractor.msg.types import Stop, Yield
 from tractor.runtime._queue import StreamQueue
+from tractor.trionics._broadcast import BroadcastReceiver, broadcast_receiver
 
 if TYPE_CHECKING:
     from tractor._context import Context
@@ -49,6 +50,7 @@ class MsgStream(trio.abc.Channel[Any]):
         self._stop_msg: Stop | bool = False
         self._eoc: trio.EndOfChannel | bool = False
         self._closed: BaseException | bool = False
+        self._shut = False
 
     def __repr__(self) -> str:
         return f'<MsgStream {"closed" if self.closed else "open"} of {self._ctx.cid}>'
@@ -83,7 +85,7 @@ class MsgStream(trio.abc.Channel[Any]):
             raise self._ended(eoc) from None
         except trio.ClosedResourceError as err:
             raise self._torn(err) from None
-        return self._ctx._pld_rx.decode(msg)
+        return self._decode(msg)
 
     async def receive(self, hide_tb: bool = False) -> Any:
         """
@@ -103,7 +105,7 @@ class MsgStream(trio.abc.Channel[Any]):
             raise self._ended(eoc) from None
         except trio.ClosedResourceError as err:
             raise self._torn(err) from None
-        return self._ctx._pld_rx.decode(msg)
+        return self._decode(msg)
 
     async def _get(self) -> Any:
         ctx = self._ctx
@@ -112,13 +114,25 @@ class MsgStream(trio.abc.Channel[Any]):
         # the scope of the dialog is not cancelled for an answer that this very wait will deliver
         ctx._owner_waits += 1
         try:
-            return await self._rx_chan.get()
+            msg = await self._rx_chan.get()
         except trio.Cancelled:
             if ctx._remote_error is None:
                 raise
             raise trio.EndOfChannel from None
         finally:
             ctx._owner_waits -= 1
+        if ctx._remote_error is not None:
+            # it came together with this message, which is what the owner goes on with
+            ctx._interrupt()
+        return msg
+
+    def _decode(self, msg: Any) -> Any:
+        ctx = self._ctx
+        try:
+            return ctx._pld_rx.decode(msg)
+        except MsgTypeError as mte:
+            ctx._set_remote_error(mte)
+            raise
 
     def _check_open(self) -> None:
         for ending in (self._eoc, self._closed):
@@ -172,18 +186,25 @@ class MsgStream(trio.abc.Channel[Any]):
         End the stream: tell the peer unless it told us, and drop what was not read.
 
         Returns:
-            The values that were dropped; `[]` if it was closed already.
+            The messages that were dropped; `[]` if it was closed already.
 
-        Shielded, at most half a second; a lost connection is no error here.
+        Shielded, at most half a second; a lost connection is no error here. Whoever waits in `receive()` gets the
+        end of the channel.
         """
-        if self._eoc or self._closed:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        dropped = await self._close()
+        await trio.lowlevel.checkpoint()
+        return dropped
+
+    async def _close(self) -> list[Any]:
+        """The same without being interrupted by a cancellation, so that it hides no error on its way out."""
+        if self._shut:
             return []
-        ended_by_peer = self._rx_chan.ended
-        self._eoc = trio.EndOfChannel('this end of the stream was closed')
+        self._shut = True
+        if not self._eoc:
+            self._eoc = trio.EndOfChannel('this end of the stream was closed')
         dropped = self._drop_unread()
         self._rx_chan.close()
-        if not ended_by_peer:
+        if not self._ctx._peer_stopped and not self._ctx._dialog.done:
             await self._send_stop()
         return dropped
 
@@ -204,6 +225,28 @@ class MsgStream(trio.abc.Channel[Any]):
                 log.runtime('the peer of %s is gone, it gets no `Stop`: %s', self._ctx.cid, closed)
         if scope.cancelled_caught:
             log.cancel('the peer of %s does not read: its `Stop` is still queued', self._ctx.cid)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[BroadcastReceiver[Any]]:
+        """
+        A receiver that gets every value from now on, for the block, however many others there are.
+
+        Yields:
+            A `tractor.trionics.BroadcastReceiver`, which can `send()` too.
+
+        Raises (when receiving):
+            tractor.trionics.Lagged: it is more than the stream's buffer size behind the fastest one.
+            the same as `receive()` otherwise.
+
+        From the first call on the stream itself is one more subscriber, which can lag.
+        """
+        if self._broadcaster is None:
+            window = max(1, self._rx_chan.max_buffer_size)
+            self._broadcaster = broadcast_receiver(self, window, self.receive)
+            self.receive = self._broadcaster.receive  # type: ignore[method-assign]
+        async with self._broadcaster.subscribe() as receiver:
+            receiver.send = self.send
+            yield receiver
 
 
 @asynccontextmanager
@@ -227,7 +270,7 @@ async def open_stream_from_ctx(
         if eoc is not stream._eoc:
             raise
     finally:
-        await stream.aclose()
+        await stream._close()
         if ctx._portal is not None:
             ctx._portal._streams.discard(stream)
 
@@ -239,7 +282,8 @@ def _check_may_stream(ctx: Context) -> None:
         raise RuntimeError(f'Stream opened after `Context.cancel()` was called\n{ctx}')
     if ctx._portal is None and not ctx._started_called:
         raise RuntimeError(f'`Context.started()` must be called before opening a stream\n{ctx}')
-    if ctx._stream_opened or ctx._rx_chan.closed:
+    over = ctx._rx_chan.closed or (ctx._portal is None and ctx._dialog.done)
+    if ctx._stream_opened or over:
         raise trio.ClosedResourceError('this context is over, or had its one stream already')
 
 

@@ -56,7 +56,12 @@ async def get_root(**kwargs: Any) -> AsyncIterator[Portal]:
 
     Args:
         kwargs: for `open_portal()`.
+
+    Raises:
+        OSError: it does not listen any more.
+        NoRuntime: this process has no actor runtime.
     """
+    _state.current_actor()
     mailbox = _state._runtime_vars['_root_mailbox']
     async with _connect_chan(mailbox) as chan, open_portal(chan, **kwargs) as portal:
         yield portal

@@ -16,7 +16,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, TransportClosed
 from tractor.discovery._addr import wrap_address
-from tractor.ipc._framing import MAX_FRAME_SIZE
+from tractor.ipc._framing import MAX_FRAME_SIZE, MAX_GREETING_SIZE
 from tractor.ipc._transport import MsgpackTransport
 from tractor.ipc._types import transport_from_addr, transport_from_stream
 from tractor.msg._errors import pack_error
@@ -101,9 +101,11 @@ class Channel:
             log.transport('<= recv IPC msg:\n\n%s\n', pformat(msg))
         return msg
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            yield self.as_msg(await self.recv())
+    def __aiter__(self) -> Channel:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self.as_msg(await self.recv())
 
     def as_msg(self, item: Any) -> Any:
         """The item itself, or for a `MsgTypeError` value the `Error` message its dialog gets instead."""
@@ -120,7 +122,7 @@ class Channel:
 
     async def _do_handshake(self, aid: Aid, timeout: float | None = None) -> Aid:
         """
-        Say who we are, learn who they are.
+        Say who we are, learn who they are. Until they have said it, they may send small frames only.
 
         Args:
             aid: our own identity.
@@ -130,6 +132,7 @@ class Channel:
             TransportClosed: the peer is gone, too slow, or did not send an identity.
         """
         tpt = self._tpt()
+        tpt.max_frame_size = MAX_GREETING_SIZE
         bad: BaseException | None = None
         peer: Any = None
         try:
@@ -248,9 +251,8 @@ async def _connect_chan(addr: Any, close_timeout: float | None = None) -> AsyncI
     try:
         yield chan
     finally:
-        with trio.CancelScope(
-            shield=True, deadline=trio.current_time() + (close_timeout or float('inf'))
-        ) as cs:
+        limit = float('inf') if close_timeout is None else close_timeout
+        with trio.CancelScope(shield=True, relative_deadline=limit) as cs:
             await chan.aclose()
         if cs.cancelled_caught:
             log.warning('closing %s took more than %s s', chan, close_timeout)

@@ -6,15 +6,15 @@ The listening side of an actor: endpoints, the table of connected peers, and who
 | `_peers[uid]` | a peer completed its handshake | its last channel's message loop ended |
 | `_peer_connected[uid]` | somebody expects that peer | the peer connected, or nobody expects it any more |
 | `_no_more_peers` | no peer is tracked (also at the start) | a peer is tracked |
-| `_shutdown` | the last group of listeners is gone | the first group starts |
+| `_shutdown` | the last group of listeners is gone | never: it does not exist before the first group listens |
 
 A probe (`Aid.is_probe`) is answered and dropped; it touches none of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
@@ -23,7 +23,6 @@ from tractor import log as _log
 from tractor._exceptions import RemoteActorError, TransportClosed
 from tractor.discovery._addr import default_lo_addrs, wrap_address
 from tractor.ipc._chan import Channel
-from tractor.ipc._framing import MAX_GREETING_SIZE
 from tractor.ipc._types import backend_from_addr
 from tractor.msg.types import Aid
 from tractor.runtime import _state
@@ -36,7 +35,8 @@ Uid = tuple[str, str]
 # seconds which an accepted connection has to say who it is
 _PRE_REG_HANDSHAKE_TIMEOUT: float = 10
 
-# accepted connections that are greeted at once; further ones wait for their turn
+# Accepted connections that have not said who they are. With one more the oldest is dropped: an actor needs a
+# few milliseconds for it, so that connections which say nothing do not keep actors out.
 _MAX_HALF_OPEN: int = 256
 
 
@@ -100,8 +100,10 @@ class Server:
         self._peers: dict[Uid, list[Channel]] = {}
         self._peer_connected: dict[Uid, trio.Event] = {}
         self._shutdown: trio.Event | None = None
-        self._groups = 0
-        self._half_open = trio.CapacityLimiter(_MAX_HALF_OPEN)
+        # what ends each group of listeners, also of those that are not bound yet
+        self._groups: list[trio.CancelScope] = []
+        # oldest first
+        self._half_open: dict[trio.CancelScope, None] = {}
 
     # -- listening ------------------------------------------------------------------------------------------------
 
@@ -142,22 +144,23 @@ class Server:
         task_status: trio.TaskStatus[list[Endpoint]],
     ) -> None:
         group: list[Endpoint] = []
-        if self._shutdown is None:
-            self._shutdown = trio.Event()
-        self._groups += 1
+        scope = trio.CancelScope()
+        self._groups.append(scope)
         try:
-            async with collapse_eg(), trio.open_nursery() as listen_tn:
-                for addr in addrs:
-                    endpoint = Endpoint(addr, listen_tn, handlers)
-                    group.append(endpoint)
-                    await endpoint.start_listener()
-                for endpoint in group:
-                    assert endpoint._listener is not None
-                    await listen_tn.start(self._accept, endpoint._listener, handlers)
-                    self._endpoints.append(endpoint)
-                task_status.started(list(group))
+            with scope:
+                async with collapse_eg(), trio.open_nursery() as listen_tn:
+                    for addr in addrs:
+                        endpoint = Endpoint(addr, listen_tn, handlers)
+                        group.append(endpoint)
+                        await endpoint.start_listener()
+                    if self._shutdown is None:
+                        self._shutdown = trio.Event()
+                    for endpoint in group:
+                        await listen_tn.start(self._accept, endpoint._listener, handlers)
+                        self._endpoints.append(endpoint)
+                    task_status.started(list(group))
         finally:
-            self._close_group(group)
+            self._close_group(group, scope)
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(
@@ -170,7 +173,7 @@ class Server:
             self._handle, [listener], handler_nursery=handlers, task_status=task_status
         )
 
-    def _close_group(self, group: list[Endpoint]) -> None:
+    def _close_group(self, group: list[Endpoint], scope: trio.CancelScope) -> None:
         for endpoint in group:
             if endpoint in self._endpoints:
                 self._endpoints.remove(endpoint)
@@ -178,7 +181,7 @@ class Server:
                 endpoint.close_listener()
             except OSError as err:
                 log.warning('closing %r failed: %s', endpoint, err)
-        self._groups -= 1
+        self._groups.remove(scope)
         if not self._groups and self._shutdown is not None:
             self._shutdown.set()
 
@@ -194,8 +197,8 @@ class Server:
 
     def stop_listening(self) -> None:
         """Stop accepting; connections already accepted go on."""
-        for endpoint in self._endpoints:
-            endpoint.listen_tn.cancel_scope.cancel()
+        for scope in self._groups:
+            scope.cancel()
 
     async def wait_for_shutdown(self) -> None:
         """Wait until every listener is gone; returns at once when none ever was."""
@@ -214,9 +217,11 @@ class Server:
         """Announce that `uid` will connect; the event is set once it has."""
         event = self._peer_connected.get(uid)
         if event is None:
-            event = self._peer_connected[uid] = trio.Event()
+            event = trio.Event()
             if self._peers.get(uid):
                 event.set()
+            else:
+                self._peer_connected[uid] = event
         return event
 
     def forget_peer(self, uid: Uid) -> None:
@@ -232,9 +237,13 @@ class Server:
 
         Nothing here notices that a peer will never come: race it against the death of its process.
         """
-        event = self.expect_peer(uid)
-        await event.wait()
-        return event, self._peers[uid][-1]
+        while True:
+            event = self.expect_peer(uid)
+            await event.wait()
+            chans = self._peers.get(uid)
+            if chans:
+                return event, chans[-1]
+            # it came and went before this task had its turn
 
     def _track(self, uid: Uid, chan: Channel) -> None:
         if self._no_more_peers.is_set():
@@ -347,16 +356,35 @@ async def stream_closed_at_end(stream: Any) -> AsyncIterator[None]:
 
 async def _greet(stream: trio.SocketStream, aid: Aid, server: Server) -> Channel | None:
     """Shake hands; `None` when there is nobody to serve: a probe, garbage, or a peer that is gone or too slow."""
-    try:
-        async with server._half_open:
+    chan: Channel | None = None
+    with _half_open(server) as scope:
+        try:
             chan = Channel.from_stream(stream)
-            assert chan.transport is not None
-            chan.transport.max_frame_size = MAX_GREETING_SIZE
-            peer = await chan._do_handshake(aid=aid, timeout=_PRE_REG_HANDSHAKE_TIMEOUT)
-    except (TransportClosed, OSError) as err:
-        log.runtime('no handshake with an accepted connection:\n%s', err)
+            await chan._do_handshake(aid=aid, timeout=_PRE_REG_HANDSHAKE_TIMEOUT)
+        except (TransportClosed, OSError) as err:
+            # an `OSError` is a connection that was reset before anybody could look at it
+            log.runtime('no handshake with an accepted connection:\n%s', err)
+    if scope.cancelled_caught:
+        log.runtime('dropped an accepted connection: too many others say nothing either\n%r', chan)
+    if chan is None or chan.aid is None or chan.aid.is_probe:
         return None
-    return None if peer.is_probe else chan
+    return chan
+
+
+@contextmanager
+def _half_open(server: Server) -> Iterator[trio.CancelScope]:
+    """Count a connection as one that has not said who it is, for the block; may cancel another such block."""
+    scopes = server._half_open
+    while len(scopes) >= _MAX_HALF_OPEN:
+        oldest = next(iter(scopes))
+        del scopes[oldest]
+        oldest.cancel()
+    with trio.CancelScope() as scope:
+        scopes[scope] = None
+        try:
+            yield scope
+        finally:
+            scopes.pop(scope, None)
 
 
 async def _serve_peer(chan: Channel, aid: Aid, actor: Any, server: Server) -> None:

@@ -32,7 +32,7 @@ import msgspec
 import trio
 
 from tractor import log as _log
-from tractor._exceptions import TransportClosed
+from tractor._exceptions import MsgTypeError, TransportClosed
 from tractor.ipc import _faults
 from tractor.ipc._framing import MAX_FRAME_SIZE, FrameReader, FrameTooLarge, FrameWriter
 from tractor.msg import _codec
@@ -177,9 +177,9 @@ class MsgpackTransport:
         try:
             body = codec.enc.encode(msg)
         except Exception as err:
-            raise _mk_send_mte(msg=msg, codec=codec, src_type_error=_as_type_error(err)) from err
+            raise _mk_send_mte(msg=msg, codec=codec, src_type_error=err) from err
         if len(body) > MAX_FRAME_SIZE:
-            raise _too_large(msg, codec, len(body))
+            raise _too_large(msg, len(body))
         if self._writer is None:
             self._writer = FrameWriter()
         return self._writer.push(body)
@@ -419,16 +419,10 @@ class MsgpackTransport:
         await self.stream.aclose()
 
 
-def _as_type_error(err: Exception) -> TypeError:
-    if isinstance(err, TypeError):
-        return err
-    return TypeError(f'{type(err).__name__}: {err}')
-
-
-def _too_large(msg: Any, codec: _codec.MsgCodec, size: int) -> Exception:
-    return _mk_send_mte(
-        msg=msg,
-        codec=codec,
-        message=f'a {type(msg).__name__} of {size} bytes is above the {MAX_FRAME_SIZE} which a peer accepts at '
-        'once: send it in parts, or share the memory\n',
+def _too_large(msg: Any, size: int) -> MsgTypeError:
+    # without the message, which would make its report to the other end too large as well
+    return MsgTypeError.from_decode(
+        f'a {type(msg).__name__} of {size} bytes is above the {MAX_FRAME_SIZE} that fit one message: '
+        'send it in parts, or share the memory\n',
+        cid=getattr(msg, 'cid', None),
     )

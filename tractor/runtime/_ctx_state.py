@@ -51,6 +51,7 @@ class ContextState:
     _stream: MsgStream | None = None
     _allow_overruns: bool = False
     _overrun_told: bool = False
+    _peer_stopped: bool = False
     _strict_started: bool = False
     _cancel_on_msgerr: bool = True
     _changed: trio.Event | None = None
@@ -74,7 +75,7 @@ class ContextState:
         self._nsf = nsf
         self._actor = actor
         self.is_requester = requester
-        self._dialog = _dialog.Dialog(requester)
+        self._dialog = _dialog.Dialog(requester, nsf in _dialog.CANCEL_REQUESTS)
         self._msg_buffer_size = msg_buffer_size
         self._task = trio.lowlevel.current_task()
 
@@ -94,10 +95,6 @@ class ContextState:
             and error is self._remote_error
             and error.canceller == self._actor.aid.uid
         )
-
-    def _is_overrun(self) -> bool:
-        error = self._remote_error
-        return isinstance(error, RemoteActorError) and error.boxed_type is StreamOverrun
 
     def _is_own_overrun(self, error: BaseException) -> bool:
         return (

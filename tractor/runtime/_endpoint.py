@@ -5,6 +5,7 @@ What the decorators find out about a function, once, so that no call has to look
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -22,13 +23,30 @@ def find_context_param(func: Callable[..., Any], context_type: type) -> str:
     Raises:
         TypeError: there is none.
     """
-    for name, hint in dict(getattr(func, '__annotations__', {})).items():
+    for name, hint in _annotations_of(func).items():
         if name != 'return' and _names_type(_evaluated(hint, func), context_type):
             return name
     raise TypeError(
         f'{func.__module__}.{func.__qualname__}() cannot be a context: '
         'one of its parameters must be typed `tractor.Context`'
     )
+
+
+def signature_of(func: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function; its annotations need not be evaluable."""
+    if sys.version_info < (3, 14):
+        return inspect.signature(func)
+    import annotationlib
+
+    return inspect.signature(func, annotation_format=annotationlib.Format.FORWARDREF)
+
+
+def _annotations_of(func: Callable[..., Any]) -> dict[str, Any]:
+    if sys.version_info < (3, 14):
+        return dict(getattr(func, '__annotations__', {}))
+    import annotationlib
+
+    return dict(annotationlib.get_annotations(func, format=annotationlib.Format.FORWARDREF))
 
 
 def _evaluated(hint: Any, func: Callable[..., Any]) -> Any:

@@ -7,7 +7,6 @@ The child side of every dialog: running a function on behalf of a peer and answe
 | async generator | `StartAck`, one `Yield` an item, `Stop` or `Error` | `Stop` |
 | `@tractor.stream` function | `StartAck`, whatever it sends, `Stop` or `Error` | `Error` boxing `ContextCancelled` |
 | `@tractor.context` function | `StartAck`, `Started`, `Yield`s, at most one `Stop`, `Return` or `Error` | `Error` boxing `ContextCancelled` |
-| cancel request | `StartAck`, `CancelAck` | not cancelled: shielded |
 
 | the function raised | sent as `Error` | the actor |
 |---|---|---|
@@ -15,6 +14,8 @@ The child side of every dialog: running a function on behalf of a peer and answe
 | `KeyboardInterrupt` | yes | ends |
 | `TransportClosed` because its own connection is gone | no: nobody is there to read it | lives on |
 | `trio.Cancelled` from outside its own scope | no: the actor is going down | goes on with that |
+
+A function that finishes in spite of a cancellation has been cancelled: its value is not sent.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from tractor import log as _log
-from tractor._exceptions import ContextCancelled, MsgTypeError, TransportClosed
-from tractor.msg._errors import pack_error
-from tractor.msg.types import CancelAck, Return, StartAck, Stop, Yield
+from tractor._exceptions import ContextCancelled, TransportClosed
+from tractor.msg.types import Return, Stop, Yield
 from tractor.runtime import _state
-from tractor.trionics._beg import collapse_eg
+from tractor.trionics._beg import collapse_eg, is_multi_cancelled
 from tractor.trionics._taskc import maybe_raise_from_masking_exc
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 log = _log.get_logger()
 
-# seconds for shipping an error or an acknowledgement, shielded, to a peer that may not be reading
-SHIP_TIMEOUT: float = 1.0
+# seconds for telling, shielded, that a stream has ended, to a peer that may not be reading
+STOP_TIMEOUT: float = 1.0
 
 
 class Call:
@@ -53,16 +54,27 @@ class Call:
         ctx: our end of its dialog.
         func: the function.
         kwargs: what the peer passes to it.
+        is_rpc: whether the peer is told of an error.
+        result_type: the message that carries the result.
 
     Raises:
         TypeError: it is no async function, or the arguments do not fit. Nothing has been run then.
     """
 
-    __slots__ = ('ctx', 'func', 'kind', 'target')
+    __slots__ = ('ctx', 'func', 'is_rpc', 'kind', 'result_type', 'target')
 
-    def __init__(self, ctx: Context, func: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        func: Callable[..., Any],
+        kwargs: dict[str, Any],
+        is_rpc: bool = True,
+        result_type: Any = Return,
+    ) -> None:
         self.ctx = ctx
         self.func = func
+        self.is_rpc = is_rpc
+        self.result_type = result_type
         meta = getattr(func, '_tractor_context_meta', None)
         if meta is not None:
             kwargs = {**kwargs, meta['ctx_var_name']: ctx}
@@ -73,6 +85,7 @@ class Call:
             raise TypeError(f'{func!r} must be an async function')
         self.target = func(**kwargs)
         self.kind = self._classify(meta)
+        ctx._remote_func_type = self.functype
 
     def _classify(self, meta: dict[str, Any] | None) -> str:
         # by what the call returned: a decorator may proxy a generator function with a coroutine function
@@ -86,7 +99,7 @@ class Call:
 
     @property
     def functype(self) -> Any:
-        """What `StartAck` calls this kind."""
+        """What both ends of the dialog, and `StartAck`, call this kind."""
         return 'asyncgen' if self.kind == 'stream' else self.kind
 
     def discard(self) -> None:
@@ -98,13 +111,18 @@ class Call:
 def _with_stream_args(
     func: Callable[..., Any], ctx: Context, kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    params = inspect.signature(func).parameters
+    params = _param_names(func)
     extra: dict[str, Any] = {}
     if 'stream' in params:
         extra['stream'] = ctx
     if 'stream' not in params or 'ctx' in params:
         extra['ctx'] = ctx
     return {**kwargs, **extra}
+
+
+@lru_cache(maxsize=256)
+def _param_names(func: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(func).parameters)
 
 
 async def run_call(actor: Actor, chan: Channel, call: Call) -> None:
@@ -118,25 +136,32 @@ async def run_call(actor: Actor, chan: Channel, call: Call) -> None:
         raise
     except TransportClosed as closed:
         if chan.connected():
-            await _fail(actor, chan, ctx, closed)
+            # it is about some other connection
+            await _fail(actor, chan, call, closed)
         else:
             log.runtime('the caller of %s is gone: %s', call.func, closed)
-    except KeyboardInterrupt as err:
-        await _fail(actor, chan, ctx, err)
-        raise
-    except BaseException as err:  # noqa: BLE001 - whatever a task raises goes to whoever asked for it
-        await _fail(actor, chan, ctx, err)
+    except BaseException as err:
+        if is_multi_cancelled(err):
+            raise
+        # whatever else a task raises goes to whoever asked for it
+        await _fail(actor, chan, call, err)
+        if isinstance(err, KeyboardInterrupt):
+            raise
     finally:
         actor._call_ended(chan, ctx)
 
 
-async def _fail(actor: Actor, chan: Channel, ctx: Context, err: BaseException) -> None:
+async def _fail(actor: Actor, chan: Channel, call: Call, err: BaseException) -> None:
+    ctx = call.ctx
     ctx._dialog.end()
     if ctx._local_error is None:
         ctx._local_error = err
     if not isinstance(err, ContextCancelled):
         log.error('RPC task crashed: %s', ctx._nsf, exc_info=err)
-    await try_ship_error_to_remote(chan, err, cid=ctx.cid, actor=actor)
+    if not chan.connected():
+        log.runtime('the caller of %s is gone: it is not told of %r', call.func, err)
+    elif call.is_rpc:
+        await actor._ship_error(chan, err, ctx.cid)
 
 
 async def _run_asyncfunc(actor: Actor, chan: Channel, call: Call) -> None:
@@ -144,10 +169,7 @@ async def _run_asyncfunc(actor: Actor, chan: Channel, call: Call) -> None:
     scope = ctx._scope
     assert scope is not None
     with scope:
-        result = await call.target
-        ctx._dialog.end()
-        ctx._result = result
-        await chan.send(Return(cid=ctx.cid, pld=result))
+        await _return_value(chan, call)
     if scope.cancelled_caught:
         raise _cancelled(actor, ctx)
 
@@ -179,7 +201,7 @@ async def _end_asyncgen(chan: Channel, ctx: Context) -> None:
     if ctx._remote_error is not None:
         raise ctx._remote_error
     ctx._dialog.end()
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIP_TIMEOUT):
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_TIMEOUT):
         await chan.send(Stop(cid=ctx.cid))
 
 
@@ -187,19 +209,32 @@ async def _run_context(actor: Actor, chan: Channel, call: Call) -> None:
     ctx = call.ctx
     scope = ctx._scope
     assert scope is not None
-    async with collapse_eg():
-        with scope:
-            async with trio.open_nursery() as tn, maybe_raise_from_masking_exc():
-                ctx._scope_nursery = tn
-                result = await call.target
-                await chan.send(Return(cid=ctx.cid, pld=result))
-                ctx._result = result
-                ctx._dialog.end()
-        if not scope.cancelled_caught:
-            return
-    if ctx._remote_error is not None:
-        raise ctx._remote_error
-    raise _cancelled(actor, ctx)
+    try:
+        async with collapse_eg():
+            with scope:
+                async with trio.open_nursery() as tn, maybe_raise_from_masking_exc():
+                    ctx._scope_nursery = tn
+                    await _return_value(chan, call)
+    except Exception as err:
+        ctx._local_error = err
+        if ctx._remote_error is None or ctx._remote_error is err:
+            raise
+        # what the peer had said before is why the function failed
+        raise ctx._remote_error from err
+    if not scope.cancelled_caught:
+        return
+    raise _cancelled(actor, ctx) if ctx._remote_error is None else ctx._remote_error
+
+
+async def _return_value(chan: Channel, call: Call) -> None:
+    ctx = call.ctx
+    result = await call.target
+    # a cancellation wins over a value that comes after it
+    await trio.lowlevel.checkpoint_if_cancelled()
+    ctx._dialog.end()
+    # a send that is cancelled has sent nothing
+    await chan.send(call.result_type(cid=ctx.cid, pld=result))
+    ctx._result = result
 
 
 def _cancelled(actor: Actor, ctx: Context) -> ContextCancelled:
@@ -230,61 +265,3 @@ _RUNNERS: dict[str, Callable[[Any, Any, Call], Any]] = {
     'stream': _run_stream,
     'context': _run_context,
 }
-
-
-async def run_cancel_request(
-    actor: Actor, chan: Channel, cid: str, func: Callable[..., Any], kwargs: dict[str, Any]
-) -> None:
-    """
-    Serve a request for cancellation, shielded until it has been acknowledged.
-
-    The tasks concerned have sent their outcomes by the time the acknowledgement goes out.
-    """
-    with trio.CancelScope(shield=True):
-        try:
-            done = await func(**kwargs)
-        except Exception as err:
-            log.error('a cancel request failed', exc_info=err)
-            await try_ship_error_to_remote(chan, err, cid=cid, actor=actor)
-            return
-        with trio.move_on_after(SHIP_TIMEOUT) as scope:
-            try:
-                await chan.send(CancelAck(cid=cid, pld=done))
-            except TransportClosed as closed:
-                log.cancel('who asked for a cancellation is gone: %s', closed)
-    if scope.cancelled_caught:
-        log.cancel('who asked for a cancellation does not read the answer')
-
-
-async def try_ship_error_to_remote(
-    channel: Channel | None,
-    err: BaseException,
-    cid: str | None = None,
-    remote_descr: str = 'parent',
-    hide_tb: bool = True,
-    actor: Actor | None = None,
-) -> None:
-    """
-    Send an error, shielded and bounded (1 s); a failure to do so is logged and never replaces the error.
-
-    Args:
-        channel: where to; `None` sends nothing.
-        err: the error.
-        cid: the dialog it ends; `None` for a failure of the whole actor.
-        remote_descr: who that is, for the log.
-    """
-    if channel is None:
-        return
-    msg = pack_error(err, cid=cid, src_uid=actor.aid.uid if actor is not None else None)
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIP_TIMEOUT) as scope:
-        try:
-            await channel.send(msg)
-        except (TransportClosed, trio.BrokenResourceError, MsgTypeError) as failed:
-            log.critical('could not ship %r to its %s: %s', err, remote_descr, failed)
-    if scope.cancelled_caught:
-        log.critical('%s does not read: %r was not shipped', remote_descr, err)
-
-
-def start_ack(call: Call) -> StartAck:
-    """The first answer to an accepted request."""
-    return StartAck(cid=call.ctx.cid, functype=call.functype)

@@ -14,8 +14,7 @@ to act before an error of ours interferes.
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -52,6 +51,7 @@ def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None)
             later.append(ctx)
         else:
             ctx.lose(reason)
+            actor._forget(ctx)
     if later:
         _lose_after_grace(actor, later, reason)
 
@@ -63,21 +63,12 @@ def _name_peer(chan: Channel, closed: TransportClosed) -> None:
 
 
 def _cancel_served(actor: Actor, ctx: Context) -> None:
-    entry = actor._rpc_tasks.get((ctx.chan, ctx.cid))
-    if entry is None or not _depends_on_caller(entry[1]):
+    if ctx._remote_func_type == 'asyncfunc':
         return
     if ctx._canceller is None:
         ctx._canceller = actor.aid.uid
     if ctx._scope is not None:
         ctx._scope.cancel()
-
-
-def _depends_on_caller(func: Any) -> bool:
-    return (
-        hasattr(func, '_tractor_context_meta')
-        or hasattr(func, '_tractor_stream_function')
-        or inspect.isasyncgenfunction(func)
-    )
 
 
 def _lose_after_grace(actor: Actor, contexts: list[Context], closed: BaseException) -> None:
@@ -109,20 +100,3 @@ def lose_peer(actor: Actor, uid: tuple[str, str], closed: TransportClosed) -> No
 
 def _peer_of(ctx: Context) -> tuple[str, str] | None:
     return ctx.chan.aid.uid if ctx.chan.aid else None
-
-
-async def drain_to_contexts(actor: Actor, uid: tuple[str, str], chan: Channel) -> None:
-    """Read what a cancelled child has still sent and give it to its dialogs. Ends with the connection."""
-    tpt = chan.transport
-    if tpt is None or not tpt.connected():
-        return
-    try:
-        while True:
-            batch = await tpt.recv_batch()
-            while batch:
-                msg = batch.popleft()
-                ctx = actor._contexts.get((chan, getattr(msg, 'cid', None) or ''))
-                if ctx is not None:
-                    ctx.deliver(msg)
-    except TransportClosed as closed:
-        log.runtime('%s has sent all it had: %s', uid, closed)

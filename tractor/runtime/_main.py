@@ -8,7 +8,9 @@ The life of one actor, from its first connection to its last.
 | load | replay `__main__`, import what is exposed | a module is missing |
 | register | enter the registries | one is unreachable |
 | serve | started; a child serves its parent from now on | - |
-| end | `lifetime_stack`, unregister, wait for peers | nothing: all of it is bounded and logged |
+| end | `lifetime_stack`, unregister, close the parent's connection | nothing: all of it is bounded and logged |
+
+Peers are gone by then: their connections are served in the nursery which has ended.
 
 The parent's connection is served from the outer nursery under a shield: it outlives every task, so that results,
 errors and acknowledgements always have a way up.
@@ -28,16 +30,13 @@ from tractor.discovery._addr import get_address_cls, wrap_address
 from tractor.ipc._chan import Channel
 from tractor.ipc._server import open_ipc_server
 from tractor.msg.types import SpawnSpec
-from tractor.runtime import _invoke, _orphan, _registration, _rpc, _state
+from tractor.runtime import _orphan, _registration, _rpc, _state
 from tractor.trionics._beg import collapse_eg
 
 if TYPE_CHECKING:
     from tractor.runtime._runtime import Actor
 
 log = _log.get_logger()
-
-# seconds to wait for peers at the end
-_PEERS_TIMEOUT: float = 3.0
 
 
 @trio.lowlevel.enable_ki_protection
@@ -69,7 +68,7 @@ async def async_main(
         await life.run(accept_addrs or [])
     except Exception as err:
         if parent_addr is not None:
-            await _invoke.try_ship_error_to_remote(actor._parent_chan, err, actor=actor)
+            await _rpc.try_ship_error_to_remote(actor._parent_chan, err, actor=actor)
         raise
     finally:
         await life.end()
@@ -121,15 +120,12 @@ class _Life:
             actor._task = trio.lowlevel.current_task()
             actor.load_modules()
             await server.listen_on(accept_addrs=accept_addrs, stream_handler_nursery=service_tn)
-            await self._register()
+            await _registration.register(actor, self.registered)
             self.task_status.started((actor.accept_addrs, actor.reg_addrs))
             if actor._parent_chan is not None:
                 actor._parent_chan_cs = await root_tn.start(serve_parent, actor)
                 service_tn.start_soon(_cancel_on_sigint, actor)
             await trio.sleep_forever()
-
-    async def _register(self) -> None:
-        self.registered = await _registration.register(self.actor)
 
     async def end(self) -> None:
         """Always runs to its end: shielded, bounded, and what fails is logged."""
@@ -138,15 +134,12 @@ class _Life:
             actor.lifetime_stack.close()
         except Exception as err:
             log.error('a callback of the lifetime stack failed', exc_info=err)
-        if not actor.is_registrar:
-            await _registration.unregister(actor, self.registered)
-        server = actor._ipc_server
-        if server is not None and server.has_peers():
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _PEERS_TIMEOUT):
-                await server.wait_for_no_more_peers()
-        if actor._parent_chan is not None:
+        finally:
             with trio.CancelScope(shield=True):
-                await actor._parent_chan.aclose()
+                if not actor.is_registrar:
+                    await _registration.unregister(actor, self.registered)
+                if actor._parent_chan is not None:
+                    await actor._parent_chan.aclose()
 
 
 def apply_spawn_spec(actor: Actor, spec: SpawnSpec) -> list[Any]:

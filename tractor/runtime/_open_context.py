@@ -7,8 +7,11 @@ How the block of `open_context()` is left, and what follows:
 |---|---|---|
 | its end, or a cancellation which its own scope absorbed | wait for the outcome | the remote error, or nothing |
 | the `ContextCancelled` which our own `cancel()` caused | nothing | nothing |
-| any other `ContextCancelled` | a cancel request that nobody waits for | that error |
+| the remote error, or any other `ContextCancelled` | nothing | that error |
 | any other exception | `ctx.cancel()` | that exception |
+
+Where the other task has not ended for all that (a payload of the wrong type, a complaint about too many stream
+messages, somebody else's cancellation) it gets a cancel request whose answer nobody waits for.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tractor import log as _log
-from tractor._exceptions import ContextCancelled, MessagingError, TransportClosed
+from tractor._exceptions import ContextCancelled, MessagingError
 from tractor._streaming import MsgStream
 from tractor.msg.ptr import NamespacePath
 from tractor.runtime import _state
@@ -58,12 +61,11 @@ async def open_context_from_portal(
         async with _absorbing(ctx), collapse_eg(), trio.open_nursery() as tn:
             ctx._scope_nursery = tn
             ctx._scope = tn.cancel_scope
+            if ctx._remote_error is not None:
+                # it came before there was a scope to cancel
+                ctx._interrupt()
             first = await _wait_started(ctx)
-            try:
-                yield ctx, first
-            except BaseException as err:
-                ctx._local_error = err
-                raise
+            yield ctx, first
     finally:
         portal.actor._forget(ctx)
         ctx._rx_chan.close()
@@ -77,21 +79,24 @@ def _check_context_func(portal: Portal, func: Callable[..., Any]) -> dict[str, A
             f'{func!r} must be an async function decorated with `@tractor.context`: '
             'use `Portal.run()` or `open_stream_from()` for the other kinds'
         )
-    peer = portal.chan.aid
-    if peer is not None and peer.uuid == portal.actor.aid.uuid and portal.chan.transport is None:
-        raise RuntimeError('Invalid Operation: an actor cannot open a context with itself')
+    if portal.chan.transport is None:
+        raise RuntimeError(
+            'Invalid Operation: this portal leads to the actor itself and has no connection, which a context needs; '
+            'get one with `tractor.find_actor()`'
+        )
     return meta
 
 
 async def _wait_started(ctx: Context) -> Any:
     await ctx._wait(_started_or_over)
+    if ctx._started_called:
+        # an error which came right after it interrupts the body, as one that comes later does
+        return ctx._started_pld
     if ctx._remote_error is not None:
         raise ctx._remote_error
-    if not ctx._started_called:
-        raise MessagingError(
-            f'{ctx._nsf}() returned without calling `Context.started()`: its value was {ctx._result!r}'
-        )
-    return ctx._started_pld
+    raise MessagingError(
+        f'{ctx._nsf}() returned without calling `Context.started()`: its value was {ctx._result!r}'
+    )
 
 
 def _started_or_over(ctx: Context) -> bool:
@@ -114,37 +119,35 @@ class _absorbing:
     async def __aexit__(self, etype: Any, err: BaseException | None, tb: Any) -> bool:
         ctx = self._ctx
         if err is None:
-            await self._finish()
+            try:
+                await ctx.wait_for_result()
+            except BaseException as failed:
+                await self._fail(failed)
+                raise
+            # absorbed: it does not mean that the other task has ended
+            await self._abandon()
             return False
-        if isinstance(err, ContextCancelled):
-            ctx._local_error = err
-            if ctx._is_self_cancelled(err):
-                return True
-            await ctx._portal._abandon(ctx)  # type: ignore[union-attr]
-            return False
-        if err is ctx._remote_error:
-            return False
-        ctx._local_error = err
-        if not ctx._dialog.done:
-            await ctx.cancel()
-        else:
-            ctx._cancel_called = True
-        return False
+        await self._fail(err)
+        return ctx._is_self_cancelled(err)
 
-    async def _finish(self) -> None:
+    async def _fail(self, err: BaseException) -> None:
         ctx = self._ctx
-        try:
-            await ctx.wait_for_result()
-        except trio.Cancelled as cancelled:
-            ctx._local_error = cancelled
+        ctx._local_error = err
+        if err is ctx._remote_error or isinstance(err, ContextCancelled):
+            await self._abandon()
+        elif ctx._dialog.done:
+            ctx._cancel_called = True
+        else:
             await ctx.cancel()
-            raise
-        except BaseException as err:
-            ctx._local_error = err
-            if not isinstance(err, TransportClosed):
-                # a complaint about too many messages does not mean that the other task has ended
-                await ctx._portal._abandon(ctx, force=True)  # type: ignore[union-attr]
-            raise
+
+    async def _abandon(self) -> None:
+        """Have the other task cancelled if it has not ended; nothing it still sends matters here."""
+        ctx = self._ctx
+        portal = ctx._portal
+        assert portal is not None
+        if not ctx._dialog.done:
+            portal.actor._forget(ctx)
+            await portal._abandon(ctx)
 
 
 @asynccontextmanager
@@ -164,6 +167,7 @@ async def open_stream_from_portal(
     )
     if ctx._remote_func_type != 'asyncgen':
         portal.actor._forget(ctx)
+        await portal._abandon(ctx)
         raise MessagingError(f'{async_gen_func!r} is of kind {ctx._remote_func_type!r} over there')
     stream = _ReceiveStream(ctx, ctx._rx_chan)
     portal._streams.add(stream)

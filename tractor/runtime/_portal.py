@@ -14,17 +14,22 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from tractor import log as _log
-from tractor._exceptions import ActorTooSlowError, NoResult, TransportClosed
+from tractor._exceptions import (
+    ActorTooSlowError,
+    NoResult,
+    RemoteActorError,
+    TransportClosed,
+)
 from tractor.ipc._chan import Channel
 from tractor.msg.ptr import NamespacePath
-from tractor.runtime import _open_context, _rpc, _state
+from tractor.runtime import _dialog, _open_context, _rpc, _state
 from tractor.trionics._beg import collapse_eg
 
 if TYPE_CHECKING:
@@ -123,12 +128,10 @@ class Portal:
         return await self._call(namespace_path, function_name, kwargs)
 
     async def _call(self, ns: str, name: str, kwargs: dict[str, Any]) -> Any:
-        if self._chan._exc is not None:
-            raise self._chan._exc
         ctx = await self.actor._send_start(self._chan, ns, name, kwargs, portal=self)
         try:
             await ctx._wait(_outcome_known)
-        except trio.Cancelled:
+        except BaseException:
             await self._abandon(ctx)
             raise
         finally:
@@ -137,10 +140,10 @@ class Portal:
             raise ctx._remote_error
         return ctx._result
 
-    async def _abandon(self, ctx: Context, force: bool = False) -> None:
+    async def _abandon(self, ctx: Context) -> None:
         """Nobody waits for this call any more: tell the other side, if that can be done without delay."""
-        over = ctx._dialog.done and not (force and ctx._is_overrun())
-        if over or ctx._nsf == 'self:_cancel_task' or not self._chan.connected():
+        is_request = ctx._nsf in _dialog.CANCEL_REQUESTS
+        if ctx._dialog.done or is_request or self._chan._exc or not self._chan.connected():
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _ABANDON_TIMEOUT):
             try:
@@ -186,6 +189,7 @@ class Portal:
             log.warning('%r has no main task: there is no result to wait for', self)
             return NoResult
         await ctx._wait(_outcome_known)
+        self.actor._forget(ctx)
         if ctx._remote_error is not None:
             raise ctx._remote_error
         self._final_result_msg = ctx._outcome_msg
@@ -294,8 +298,8 @@ class Portal:
         with trio.CancelScope(shield=True, deadline=start + alive_within) as scope:
             try:
                 return await self._cancel_and_probe(scope, alive_within, start + done_within)
-            except TransportClosed as closed:
-                log.cancel('%r went away: %s', self, closed)
+            except (TransportClosed, RemoteActorError) as lost:
+                log.cancel('%r went away: %s', self, lost)
                 return False
         if raise_on_timeout:
             raise ActorTooSlowError(
@@ -370,9 +374,14 @@ class LocalPortal:
             ns: the module, or `'self'` for the actor itself.
             func_name: the function in it.
             kwargs: its arguments.
+
+        Raises:
+            ModuleNotExposed: this actor does not expose the module.
+            AttributeError: there is no such function.
         """
-        obj = self.actor if ns == 'self' else self.actor._mods[ns]
-        return await getattr(obj, func_name)(**kwargs)
+        if ns == 'self':
+            return await getattr(self.actor, func_name)(**kwargs)
+        return await self.actor._get_rpc_func(ns, func_name)(**kwargs)
 
 
 @asynccontextmanager
@@ -397,21 +406,28 @@ async def open_portal(
     At the end of the block the portal's streams and, if the handshake was made here, the channel are closed.
     """
     actor = _state.current_actor()
-    async with collapse_eg(), trio.open_nursery() as own_tn:
-        mine = channel.aid is None
+    mine = channel.aid is None
+    try:
         if mine:
             await channel._do_handshake(aid=actor.aid)
-        loop_scope: trio.CancelScope | None = None
-        if start_msg_loop:
-            loop_scope = await (tn or own_tn).start(_rpc.serve_loop, channel, shield)
-        portal = Portal(channel)
+        async with _reading(channel, tn, shield) if start_msg_loop else nullcontext():
+            portal = Portal(channel)
+            try:
+                yield portal
+            finally:
+                await portal.aclose()
+    finally:
+        if mine:
+            with trio.CancelScope(shield=True):
+                await channel.aclose()
+
+
+@asynccontextmanager
+async def _reading(channel: Channel, tn: trio.Nursery | None, shield: bool) -> AsyncIterator[None]:
+    """Run the message loop of a channel for the block. Close the channel later, or the loop takes it for a loss."""
+    async with collapse_eg(), trio.open_nursery() as own_tn:
+        scope = await (tn or own_tn).start(_rpc.serve_loop, channel, shield)
         try:
-            yield portal
+            yield
         finally:
-            await portal.aclose()
-            if loop_scope is not None:
-                # before the channel is closed: the loop must not take that for a loss
-                loop_scope.cancel()
-            if mine:
-                with trio.CancelScope(shield=True):
-                    await channel.aclose()
+            scope.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-# how far a stream may lag that was opened with `allow_overruns` (messages)
+# how many messages beyond its capacity a queue takes for a stream that was opened with `allow_overruns`
 OVERFLOW_LIMIT: int = 100_000
 
 
@@ -60,15 +60,20 @@ class StreamQueue:
 
         Args:
             item: the message.
-            force: take it beyond the capacity, up to `OVERFLOW_LIMIT`.
+            force: take it beyond the capacity, by at most `OVERFLOW_LIMIT`.
         """
-        limit = OVERFLOW_LIMIT if force else self.max_buffer_size
-        if len(self._items) >= limit:
+        limit = self.max_buffer_size + OVERFLOW_LIMIT if force else self.max_buffer_size
+        # who waits to read stands for a place: a queue without any still hands over
+        if len(self._items) >= limit and not self._readers:
             return False
         self._items.append(item)
         if self._readers:
             self._readers.unpark()
         return True
+
+    def clear(self) -> None:
+        """Drop what is queued."""
+        self._items.clear()
 
     def end(self) -> None:
         """Nothing more will come."""

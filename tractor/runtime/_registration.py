@@ -5,7 +5,7 @@ An actor's entries in the registries: made at boot, removed at its end.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -42,21 +42,23 @@ async def open_registry_portal(addr: Any) -> AsyncIterator[Portal | LocalPortal]
         yield portal
 
 
-async def register(actor: Actor) -> list[Any]:
+async def register(actor: Actor, registered: list[Any]) -> None:
     """
     Enter every address this actor listens on into every registry.
 
-    Returns:
-        The addresses of the registries that know it now.
+    Args:
+        actor: the actor.
+        registered: gets the address of each registry which may know the actor from now on, also when this fails.
 
     Raises:
         OSError: a registry cannot be reached.
+        TransportClosed, RemoteActorError: it does not answer any more, or refuses.
     """
     for reg_addr in actor.reg_addrs:
         async with open_registry_portal(reg_addr) as registry:
+            registered.append(reg_addr)
             for addr in actor.accept_addrs:
                 await registry.run_from_ns('self', 'register_actor', uid=actor.aid.uid, addr=addr)
-    return list(actor.reg_addrs)
 
 
 async def unregister(actor: Actor, reg_addrs: list[Any]) -> None:
@@ -66,9 +68,8 @@ async def unregister(actor: Actor, reg_addrs: list[Any]) -> None:
     Shielded, at most half a second for each; failures are logged.
     """
     for reg_addr in reg_addrs:
-        with trio.CancelScope(
-            shield=True, deadline=trio.current_time() + _UNREGISTER_TIMEOUT
-        ) as scope:
+        deadline = trio.current_time() + _UNREGISTER_TIMEOUT
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
             try:
                 await _unregister_from(actor, reg_addr)
             except (OSError, TransportClosed, RemoteActorError) as err:
@@ -79,18 +80,15 @@ async def unregister(actor: Actor, reg_addrs: list[Any]) -> None:
 
 async def _unregister_from(actor: Actor, reg_addr: Any) -> None:
     uid = actor.aid.uid
-    addr = wrap_address(reg_addr)
-    try:
-        chan = await Channel.from_addr(addr)
-    except OSError:
-        # a registrar which stopped listening may still be our parent
-        parent = actor._parent_chan
-        if parent is None or not parent.connected() or parent.raddr != addr:
-            raise
-        await Portal(parent).run_from_ns('self', 'unregister_actor', uid=uid)
-        return
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            chan = await stack.enter_async_context(_connect_chan(reg_addr))
+        except OSError:
+            # a registrar which stopped listening may still be our parent
+            parent = actor._parent_chan
+            if parent is None or not parent.connected() or parent.raddr != wrap_address(reg_addr):
+                raise
+            chan = parent
+        # nobody reads the parent's connection any more either
         async with open_portal(chan) as registry:
             await registry.run_from_ns('self', 'unregister_actor', uid=uid)
-    finally:
-        await chan.aclose()

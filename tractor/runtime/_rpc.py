@@ -4,17 +4,21 @@ The message loop of a connection: takes what arrives and hands it on; runs nobod
 | message | goes to |
 |---|---|
 | `StartAck, Started, Yield, Stop, Return, CancelAck, Error(cid)` | the dialog it belongs to |
-| `Start` of `self:cancel`, `self:_cancel_task` | a task of this connection, shielded until acknowledged |
+| `Start` of `self:cancel`, `self:_cancel_task` | a task of this connection: the loop reads on meanwhile |
 | any other `Start` | a task in the actor's service nursery, registered before this loop reads on |
 | `Error` without a `cid` | the connection: stored on the channel, raised out of the loop |
 | anything else | refused: the peer does not follow the protocol, its connection is dropped |
 
 Everything that arrived in one read is handed on before the loop waits again, and what was queued in answer is
 written once the tasks just started had their first step: a call that does not block is answered in one write.
+
+The loop waits for nobody's code, and for a peer that does not read its answers only for a moment: two actors which
+both have much to write must go on reading, or neither would get anywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -37,7 +41,6 @@ from tractor.msg.types import (
 )
 from tractor.runtime import _invoke as _run
 from tractor.runtime import _state
-from tractor.runtime._invoke import try_ship_error_to_remote as try_ship_error_to_remote
 from tractor.trionics._beg import collapse_eg
 
 if TYPE_CHECKING:
@@ -53,8 +56,16 @@ _DIALOG_MSGS: frozenset[type] = frozenset(
 # scheduler turns which a reader gets to make room in a full stream queue before its sender is told off
 _ROOM_TURNS: int = 16
 
-# answers (bytes) which may wait to be written before the loop stops reading further requests
+# answers (bytes) which may wait to be written before further requests are read more slowly, and the seconds which
+# that costs each batch of them
 _MAX_UNWRITTEN: int = 1 << 22
+_UNREAD_PAUSE: float = 0.1
+
+# seconds for shipping an error or an acknowledgement, shielded, to a peer that may not be reading
+SHIP_TIMEOUT: float = 1.0
+
+# the requests to the actor itself which every actor serves
+CANCEL_REQUESTS: frozenset[str] = frozenset({'cancel', '_cancel_task'})
 
 
 @trio.lowlevel.enable_ki_protection
@@ -83,15 +94,16 @@ async def process_messages(
     loop = MessageLoop(actor, chan)
     with trio.CancelScope(shield=shield) as scope:
         task_status.started(scope)
-        try:
-            async with collapse_eg(), trio.open_nursery() as tn:
-                loop.tn = tn
-                loop.scope = scope
+        async with collapse_eg(), trio.open_nursery() as tn:
+            loop.tn = tn
+            loop.scope = scope
+            try:
                 disconnected = await loop.run()
-                tn.cancel_scope.cancel()
-            return disconnected, loop.last
-        finally:
-            actor.on_channel_lost(chan, loop.closed)
+            finally:
+                # before anything is waited for here: what runs for this peer may itself wait for it
+                actor.on_channel_lost(chan, loop.closed)
+            tn.cancel_scope.cancel()
+        return disconnected, loop.last
     # the scope was cancelled: nobody wants to read on
     return False, loop.last
 
@@ -143,13 +155,21 @@ class MessageLoop:
                     elif kind is MsgTypeError:
                         await self._on_bad_frame(msg)
                     else:
-                        return self._refuse(msg)
+                        return await self._refuse(msg)
                 if started:
                     await self._answer(tpt)
         except TransportClosed as closed:
             self.closed = closed
-            closed.report_n_maybe_raise(f'peer IPC channel closed abruptly?\n{self.chan.raddr!r}\n')
+            self._report(closed)
             return True
+
+    def _report(self, closed: TransportClosed) -> None:
+        try:
+            closed.report_n_maybe_raise(f'peer IPC channel closed abruptly?\n{self.chan.raddr!r}\n')
+        except TransportClosed:
+            # a peer that went away while it was written to is no failure of ours
+            if isinstance(closed.src_exc, trio.ClosedResourceError):
+                raise
 
     async def _answer(self, tpt: Any) -> None:
         # the tasks just started run in the next turn, in any order with this one: two turns let all of them begin
@@ -158,7 +178,8 @@ class MessageLoop:
             if tpt.flush_nowait():
                 return
             if tpt._writer.unwritten > _MAX_UNWRITTEN:
-                await tpt.flush()
+                with trio.move_on_after(_UNREAD_PAUSE):
+                    await tpt.flush()
                 return
         self.tn.start_soon(self._flush, tpt)
 
@@ -174,8 +195,8 @@ class MessageLoop:
         cid = msg.cid
         if cid is None:
             self._on_actor_error(msg)
-        ctx = self.actor._contexts.get((self.peer, cid))
-        if ctx is None or ctx.chan is not self.chan:
+        ctx = self.actor._contexts.get((self.chan, cid))
+        if ctx is None:
             level = log.runtime if type(msg) in {Stop, StartAck, CancelAck} else log.warning
             level(
                 '%s from %s for an unknown dialog %s: dropped', type(msg).__name__, self.peer, cid
@@ -184,12 +205,12 @@ class MessageLoop:
             await self._make_room(ctx, msg)
 
     async def _make_room(self, ctx: Context, msg: Any) -> None:
+        if ctx._overrun_told:
+            return
         for _ in range(_ROOM_TURNS):
             await trio.lowlevel.checkpoint()
             if ctx.deliver(msg):
                 return
-        if ctx._overrun_told:
-            return
         ctx._overrun_told = True
         where = 'its stream' if ctx._stream_opened else 'no stream, it opened none yet'
         overrun = StreamOverrun(
@@ -210,78 +231,105 @@ class MessageLoop:
         if error.cid is None:
             log.warning('%s sent a message which violates the message spec: %s', self.peer, mte)
             return
-        ctx = self.actor._contexts.get((self.peer, error.cid))
+        ctx = self.actor._contexts.get((self.chan, error.cid))
         if ctx is not None:
             ctx.deliver(error)
         else:
             await self._reply_error(mte, error.cid)
 
-    def _refuse(self, msg: Any) -> bool:
+    async def _refuse(self, msg: Any) -> bool:
         log.error('%s sent %r in the middle of a conversation: dropping it', self.peer, type(msg))
         self.closed = TransportClosed(
             f'{self.peer} does not follow the protocol: got {type(msg).__name__}\n',
             loglevel='warning',
         )
+        # nobody reads it any more: who sends now must find out
+        await self.chan.aclose()
         return True
 
     async def _reply_error(self, err: BaseException, cid: str) -> None:
-        await try_ship_error_to_remote(
-            self.chan, err, cid=cid, remote_descr='requester', actor=self.actor
-        )
+        await self.actor._ship_error(self.chan, err, cid)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
     def _on_start(self, msg: Start) -> None:
         actor, chan = self.actor, self.chan
         try:
-            if tuple(msg.uid) != self.peer:
-                raise RuntimeError(
-                    f'a request of {msg.uid} came through the connection of {self.peer}'
-                )
-            if msg.ns == 'self' and msg.func in _CANCEL_REQUESTS:
-                self._on_cancel_request(msg)
+            if msg.ns == 'self' and msg.func in CANCEL_REQUESTS:
+                self._check(msg)
+                self._push(StartAck(cid=msg.cid, functype='asyncfunc'))
+                self.tn.start_soon(self._serve_cancel_request, msg)
                 return
-            if actor._cancel_called:
-                raise actor.going_down()
-            func = (
-                actor._get_method(msg.func)
-                if msg.ns == 'self'
-                else actor._get_rpc_func(msg.ns, msg.func)
-            )
-            ctx = actor.get_context(chan, msg.cid, NamespacePath(f'{msg.ns}:{msg.func}'))
-            call = _run.Call(ctx, func, msg.kwargs)
+            call = self._accept(msg)
         except Exception as err:  # noqa: BLE001 - goes to whoever asked
-            actor._contexts.pop((self.peer, msg.cid), None)
             self._push(pack_error(err, cid=msg.cid, src_uid=actor.aid.uid))
             return
-        ctx._scope = trio.CancelScope()
-        actor._call_begins(chan, ctx, func)
-        self._push(_run.start_ack(call))
         try:
             assert actor._service_tn is not None
             actor._service_tn.start_soon(_run.run_call, actor, chan, call, name=msg.func)
         except RuntimeError as err:
-            # the service nursery has ended: this actor is going down and takes no further requests
-            call.discard()
-            actor._call_ended(chan, ctx)
+            # the service nursery has ended without a cancellation: the listeners were closed, or it failed
             log.cancel('%s is not run any more: %s', msg.func, err)
+            call.discard()
+            actor._call_ended(chan, call.ctx)
+            self._push(pack_error(actor.going_down(), cid=msg.cid, src_uid=actor.aid.uid))
+        else:
+            self._push(StartAck(cid=msg.cid, functype=call.functype))
 
-    def _on_cancel_request(self, msg: Start) -> None:
-        self._push(StartAck(cid=msg.cid, functype='asyncfunc'))
-        self.tn.start_soon(self._serve_cancel_request, msg)
+    def _check(self, msg: Start) -> None:
+        if tuple(msg.uid) != self.peer:
+            raise RuntimeError(f'a request of {msg.uid} came through the connection of {self.peer}')
+        if (self.chan, msg.cid) in self.actor._contexts:
+            raise RuntimeError(f'the id {msg.cid} is that of a dialog which has not ended')
+
+    def _accept(self, msg: Start) -> _run.Call:
+        """The call that is asked for, entered in the tables; all reasons to refuse it raise here."""
+        actor, chan = self.actor, self.chan
+        self._check(msg)
+        if actor._cancel_called:
+            raise actor.going_down()
+        if msg.ns == 'self':
+            func = actor._get_method(msg.func)
+        else:
+            func = actor._get_rpc_func(msg.ns, msg.func)
+        ctx = actor.get_context(chan, msg.cid, NamespacePath(f'{msg.ns}:{msg.func}'))
+        try:
+            call = _run.Call(ctx, func, msg.kwargs)
+        except BaseException:
+            actor._forget(ctx)
+            raise
+        actor._call_begins(chan, ctx, func)
+        return call
 
     async def _serve_cancel_request(self, msg: Start) -> None:
+        """
+        The tasks concerned have sent their outcomes by the time the acknowledgement goes out.
+
+        Cancelled while it waits for them it says nothing: the connection is over. The acknowledgement itself is
+        shielded, since the cancellation of this actor ends this very connection.
+        """
         actor, chan = self.actor, self.chan
-        if msg.func == 'cancel':
-            await _run.run_cancel_request(
-                actor, chan, msg.cid, actor.cancel, {**msg.kwargs, 'req_chan': chan}
-            )
-            self.scope.cancel()
+        whole = msg.func == 'cancel'
+        done = False
+        try:
+            if whole:
+                done = await actor.cancel(**{**msg.kwargs, 'req_chan': chan})
+            else:
+                extra = {'requesting_aid': chan.aid, 'ipc_msg': msg, 'parent_chan': chan}
+                done = await actor._cancel_task(**{**msg.kwargs, **extra})
+        except Exception as err:
+            log.error('a cancel request failed', exc_info=err)
+            await self._reply_error(err, msg.cid)
             return
-        extra = {'requesting_aid': chan.aid, 'ipc_msg': msg, 'parent_chan': chan}
-        await _run.run_cancel_request(
-            actor, chan, msg.cid, actor._cancel_task, {**msg.kwargs, **extra}
-        )
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIP_TIMEOUT) as scope:
+            try:
+                await chan.send(CancelAck(cid=msg.cid, pld=done))
+            except TransportClosed as closed:
+                log.cancel('who asked for a cancellation is gone: %s', closed)
+        if scope.cancelled_caught:
+            log.cancel('who asked for a cancellation does not read the answer')
+        if whole:
+            self.scope.cancel()
 
     def _push(self, msg: Any) -> None:
         tpt = self.chan.transport
@@ -289,4 +337,75 @@ class MessageLoop:
         tpt.push(msg)
 
 
-_CANCEL_REQUESTS: frozenset[str] = frozenset({'cancel', '_cancel_task'})
+async def _invoke(
+    actor: Actor,
+    cid: str,
+    chan: Channel,
+    func: Callable[..., Any],
+    kwargs: dict[str, Any],
+    is_rpc: bool = True,
+    hide_tb: bool = True,
+    return_msg_type: type[Return[Any]] | type[CancelAck[Any]] = Return,
+    task_status: trio.TaskStatus[Context | BaseException] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """
+    Run a function on behalf of a peer in this very task: what the message loop does with a `Start`.
+
+    Args:
+        actor: the local actor; it need not be running.
+        cid: the dialog.
+        chan: the connection to the peer.
+        func: the function.
+        kwargs: what the peer passes to it.
+        is_rpc: whether the peer is told of an error.
+        hide_tb: kept for compatibility.
+        return_msg_type: what carries the result.
+        task_status: started with the context once the task can be cancelled, with the error if it was refused.
+    """
+    ctx = actor.get_context(chan, cid, NamespacePath.from_ref(func))
+    try:
+        call = _run.Call(ctx, func, kwargs, is_rpc, return_msg_type)
+    except Exception as err:  # noqa: BLE001 - goes to whoever asked
+        actor._forget(ctx)
+        if is_rpc:
+            await actor._ship_error(chan, err, cid)
+        task_status.started(err)
+        return
+    actor._call_begins(chan, ctx, func)
+    try:
+        await chan.send(StartAck(cid=cid, functype=call.functype))
+    except TransportClosed as closed:
+        log.runtime('the caller of %s is gone: %s', func, closed)
+    task_status.started(ctx)
+    await _run.run_call(actor, chan, call)
+
+
+async def try_ship_error_to_remote(
+    channel: Channel | None,
+    err: BaseException,
+    cid: str | None = None,
+    remote_descr: str = 'parent',
+    hide_tb: bool = True,
+    actor: Actor | None = None,
+) -> None:
+    """
+    Send an error, shielded and bounded (1 s); a failure to do so is logged and never replaces the error.
+
+    Args:
+        channel: where to; `None` sends nothing.
+        err: the error.
+        cid: the dialog it ends; `None` for a failure of the whole actor.
+        remote_descr: who that is, for the log.
+        hide_tb: kept for compatibility.
+        actor: where it comes from; the current one by default.
+    """
+    if channel is None:
+        return
+    msg = pack_error(err, cid=cid, src_uid=None if actor is None else actor.aid.uid)
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIP_TIMEOUT) as scope:
+        try:
+            await channel.send(msg)
+        except (TransportClosed, trio.BrokenResourceError, MsgTypeError) as failed:
+            log.critical('could not ship %r to its %s: %s', err, remote_descr, failed)
+    if scope.cancelled_caught:
+        log.critical('%s does not read: %r was not shipped', remote_descr, err)

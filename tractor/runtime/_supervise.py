@@ -14,11 +14,7 @@ How a block ends:
 A cancellation or interrupt during 2 to 4 counts as the body's exception would. A one-shot actor which was cancelled
 before it finished contributes nothing.
 
-| which of several is raised | |
-|---|---|
-| an interrupt | bare, in place of everything else, which is logged |
-| an error that is part of another one, too | once |
-| a cancellation, beside errors | only the errors: the scope that was cancelled absorbs none of them |
+Which of several errors is raised, and how: `_outcome.py`.
 
 A further interrupt while the children are brought down means that waiting is no longer wanted: they are killed.
 """
@@ -37,11 +33,11 @@ from trio.lowlevel import enable_ki_protection
 from tractor import log as _log
 from tractor._exceptions import ActorFailure, ContextCancelled, RuntimeFailure, TransportClosed
 from tractor.discovery._addr import mk_uuid, wrap_address
-from tractor.runtime import _state
+from tractor.runtime import _outcome, _state
 from tractor.runtime._portal import Portal, _is_plain_coroutine_function
 from tractor.runtime._runtime import Actor
 from tractor.spawn import _spawn
-from tractor.trionics._beg import collapse_eg, is_multi_cancelled
+from tractor.trionics._beg import collapse_eg
 from tractor.trionics._taskc import start_or_cancel
 
 if TYPE_CHECKING:
@@ -259,6 +255,7 @@ class ActorNursery:
             TypeError: `fn` is no plain async function, or is not found in its module; nothing was started.
             RemoteActorError: the arguments do not fit its signature.
             MsgTypeError: they cannot be encoded.
+            ActorFailure: it died before it was up, or before it had begun.
             others: as `start_actor()`.
 
         When this fails, or is cancelled, the actor is gone.
@@ -277,16 +274,18 @@ class ActorNursery:
         )
         assert portal.chan.aid is not None
         child = self._children.get(portal.chan.aid.uid)
+        if child is None:
+            raise ActorFailure(f'{portal!r} was lost before it was given its task')
         try:
             await portal._submit_for_result(module, fn_name, **kwargs)
+        except TransportClosed as closed:
+            raise await self._how_it_died(child, closed) from closed
         except BaseException:
             # nobody else would ever end it: it would be a daemon
-            if child is not None:
-                with trio.CancelScope(shield=True):
-                    await self._end(child)
+            with trio.CancelScope(shield=True):
+                await self._end(child)
             raise
-        if child is not None:
-            self._one_shots[portal] = child
+        self._one_shots[portal] = child
         return portal
 
     # -- ending -------------------------------------------------------------------------------------------------
@@ -365,7 +364,7 @@ class ActorNursery:
         if isinstance(err, KeyboardInterrupt):
             self._interrupt = err
         own = self._actor.aid.uid
-        if _is_cancellation(self.errors.get(own)):
+        if _outcome.is_cancellation(self.errors.get(own)):
             self.errors[own] = err
         else:
             self.errors.setdefault(own, err)
@@ -395,7 +394,7 @@ class ActorNursery:
             if ctxc.canceller != self._actor.aid.uid and not self._cancel_called:
                 self.errors[uid] = ctxc
         except TransportClosed as closed:
-            if not child.ending:
+            if child.lost_before or not child.ending:
                 self.errors[uid] = await self._how_it_died(child, closed)
         except Exception as err:  # noqa: BLE001 - an error of the child, raised by the block
             self.errors[uid] = err
@@ -417,42 +416,11 @@ class ActorNursery:
         return failure
 
     def _outcome(self) -> BaseException | None:
-        own = self.errors.pop(self._actor.aid.uid, None)
-        errors = _without_repeats([*([own] if own is not None else ()), *self.errors.values()])
-        if own is not None:
-            self.errors = {self._actor.aid.uid: own, **self.errors}
-        if self._interrupt is not None:
-            for err in errors:
-                if err is not self._interrupt:
-                    log.error('besides the interrupt there was %r', err)
-            return self._interrupt
-        errors = [err for err in errors if not _is_cancellation(err)] or errors[:1]
-        if len(errors) > 1:
-            return BaseExceptionGroup('tractor.ActorNursery errored with', errors)
-        return errors[0] if errors else None
-
-
-def _is_cancellation(err: BaseException | None) -> bool:
-    return isinstance(err, trio.Cancelled) or bool(err is not None and is_multi_cancelled(err))
-
-
-def _without_repeats(errors: list[BaseException]) -> list[BaseException]:
-    """Each error once, also when it came out of the body inside of a group as well."""
-    inside: set[int] = set()
-    for err in errors:
-        if isinstance(err, BaseExceptionGroup):
-            inside |= _members(err)
-    unique = {id(err): err for err in errors if id(err) not in inside}
-    return list(unique.values())
-
-
-def _members(group: BaseExceptionGroup[BaseException]) -> set[int]:
-    found: set[int] = set()
-    for member in group.exceptions:
-        found.add(id(member))
-        if isinstance(member, BaseExceptionGroup):
-            found |= _members(member)
-    return found
+        own = self._actor.aid.uid
+        errors = sorted(self.errors.items(), key=lambda item: item[0] != own)
+        return _outcome.merge(
+            [err for _, err in errors], self._interrupt, 'tractor.ActorNursery errored with'
+        )
 
 
 def _module_level_name(fn: Callable[..., Any]) -> tuple[str, str]:

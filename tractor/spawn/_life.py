@@ -111,7 +111,9 @@ class Child:
         self.settled = trio.Event()
         self.gone = trio.Event()
         self.returncode: int | None = None
+        # somebody brings it down; and its connection was gone already when that began
         self.ending = False
+        self.lost_before = False
         self.abandoned = trio.CancelScope(shield=True)
 
     def __iter__(self) -> Any:
@@ -297,6 +299,7 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
         await child.gone.wait()
         return
     child.ending = True
+    child.lost_before = child.portal is not None and not child.portal.chan.connected()
     try:
         if ask and await _ask(child):
             return

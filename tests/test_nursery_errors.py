@@ -1,0 +1,553 @@
+"""end to end: what leaves the block of an actor nursery, for every way in which it can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import tractor
+from tractor import RemoteActorError
+from tractor._code_load import load_module_from_path
+from tractor._exceptions import ActorFailure, ContextCancelled
+from tractor._testing import run_bounded
+from tractor.runtime import _supervise
+
+pytestmark = pytest.mark.spawns
+
+# under the name by which the actors import it
+supervised = sys.modules.get('supervised') or load_module_from_path(
+    Path(__file__).with_name('supervised.py')
+)
+
+Options = dict[str, Any]
+Body = Callable[[tractor.ActorNursery], Awaitable[object]]
+
+
+@pytest.fixture
+def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
+    """For `open_nursery()`."""
+    return {
+        'start_method': start_method,
+        'enable_transports': [tpt_proto],
+        'registry_addrs': [reg_addr],
+        'loglevel': 'critical',
+    }
+
+
+@pytest.fixture
+def run(options: Options) -> Callable[[Body], tractor.ActorNursery]:
+    """Run a body in an actor nursery of its own runtime; afterwards all of it must be over."""
+
+    def run(body: Body, timeout: float = 60) -> tractor.ActorNursery:
+        opened: list[tractor.ActorNursery] = []
+
+        async def main() -> None:
+            async with tractor.open_nursery(**options) as an:
+                opened.append(an)
+                await body(an)
+
+        try:
+            run_bounded(main, timeout=timeout)
+        finally:
+            assert opened[0].exited.is_set()
+            assert opened[0]._children == {}
+            assert tractor.current_actor(err_on_no_runtime=False) is None
+        return opened[0]
+
+    return run
+
+
+def outcome(run: Callable[[Body], object], body: Body) -> BaseException:
+    """The exception which leaves the block."""
+    try:
+        run(body)
+    except BaseException as err:  # noqa: BLE001 - it is what is looked at
+        return err
+    pytest.fail('the block was left without an error')
+
+
+# --- nothing
+
+
+def test_no_error(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.give, value=[1, 'two', None])
+        assert await portal.wait_for_result() == [1, 'two', None]
+
+    an = run(body)
+    assert not an.cancel_called
+    assert not an.cancelled_caught
+    assert an.errors == {}
+
+
+def test_results_may_be_left_to_the_block(run: Any) -> None:
+    portals = []
+
+    async def body(an: tractor.ActorNursery) -> None:
+        for value in range(3):
+            portals.append(await an.run_in_actor(supervised.give, name=f'a{value}', value=value))
+        assert an._cancel_after_result_on_exit == set(portals)
+
+    assert not run(body).cancel_called
+    values = [run_bounded(portal.wait_for_result) for portal in portals]
+    assert values == [0, 1, 2]
+    assert not any(portal.chan.connected() for portal in portals)
+
+
+def test_cancelled_in_the_body(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        await an.run_in_actor(supervised.forever)
+        await an.cancel()
+        assert an._children == {}
+
+    an = run(body)
+    assert an.cancel_called
+    assert an.cancelled_caught
+    assert an.errors == {}
+
+
+def test_a_cancelled_one_shot_contributes_nothing(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.forever)
+        assert await portal.cancel_actor()
+        with pytest.raises(ContextCancelled) as caught:
+            await portal.wait_for_result()
+        assert caught.value.canceller == tractor.current_actor().aid.uid
+
+    an = run(body)
+    assert an.errors == {}
+
+
+# --- one error
+
+
+def test_the_body_error_itself(run: Any) -> None:
+    boom = ValueError('boom')
+
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        await an.run_in_actor(supervised.forever)
+        raise boom
+
+    assert outcome(run, body) is boom
+
+
+def test_state_after_a_body_error(options: Options) -> None:
+    boom = ValueError('boom')
+
+    async def main() -> None:
+        async with tractor.open_root_actor(**options) as root:
+            with pytest.raises(ValueError) as caught:
+                async with tractor.open_nursery() as an:
+                    await an.start_actor('daemon')
+                    raise boom
+            assert caught.value is boom
+            assert an.cancel_called
+            assert an.cancelled_caught
+            assert an._children == {}
+            assert an.errors == {root.aid.uid: boom}
+            assert an._scope_error is boom
+            assert root._actoruid2nursery == {}
+            assert not an._implicit_runtime_started
+
+    run_bounded(main)
+
+
+def test_one_failing_one_shot(run: Any) -> None:
+    portals = []
+
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        portals.append(await an.run_in_actor(supervised.fail, text='so'))
+
+    err = outcome(run, body)
+    assert type(err) is RemoteActorError
+    assert err.boxed_type is ValueError
+    assert 'ValueError: so' in err.tb_str
+    # the very object that the portal raises too
+    with pytest.raises(RemoteActorError) as caught:
+        run_bounded(portals[0].wait_for_result)
+    assert caught.value is err
+
+
+def test_an_error_raised_by_the_body_too_is_counted_once(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.fail)
+        await portal.wait_for_result()
+
+    err = outcome(run, body)
+    assert type(err) is RemoteActorError
+    assert err.boxed_type is ValueError
+
+
+def test_errors_raised_by_the_body_in_a_group_are_counted_once(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portals = [await an.run_in_actor(supervised.fail, name=f'a{i}') for i in range(2)]
+        errors = []
+        for portal in portals:
+            with pytest.raises(RemoteActorError) as caught:
+                await portal.wait_for_result()
+            errors.append(caught.value)
+        raise ExceptionGroup('mine', errors)
+
+    err = outcome(run, body)
+    assert isinstance(err, ExceptionGroup)
+    assert err.message == 'mine'
+    assert [type(member) for member in err.exceptions] == [RemoteActorError] * 2
+
+
+def test_an_error_that_the_body_handled_is_raised_all_the_same(run: Any) -> None:
+    seen = []
+
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.fail)
+        with pytest.raises(RemoteActorError) as caught:
+            await portal.wait_for_result()
+        seen.append(caught.value)
+
+    assert outcome(run, body) is seen[0]
+
+
+# --- several
+
+
+def test_body_error_first_then_the_children_in_order(run: Any) -> None:
+    boom = ValueError('boom')
+
+    async def body(an: tractor.ActorNursery) -> None:
+        first = await an.run_in_actor(supervised.fail, name='first', text='1')
+        second = await an.run_in_actor(supervised.fail, name='second', text='2')
+        for portal in (first, second):
+            with pytest.raises(RemoteActorError):
+                await portal.wait_for_result()
+        raise boom
+
+    err = outcome(run, body)
+    assert type(err) is ExceptionGroup
+    assert err.message == 'tractor.ActorNursery errored with'
+    assert err.exceptions[0] is boom
+    members = err.exceptions[1:]
+    assert [type(member) for member in members] == [RemoteActorError] * 2
+    assert {member.src_uid[0] for member in members} == {'first', 'second'}
+
+
+def test_25_delayed_failures_are_a_group_of_25(run: Any, start_method: str) -> None:
+    count = 8 if start_method == 'mp_spawn' else 25
+
+    async def body(an: tractor.ActorNursery) -> None:
+        for index in range(count):
+            await an.run_in_actor(supervised.fail, name=f'f{index}', text=str(index), delay=0.3)
+
+    err = outcome(run, body)
+    assert type(err) is ExceptionGroup
+    assert err.message == 'tractor.ActorNursery errored with'
+    assert [type(member) for member in err.exceptions] == [RemoteActorError] * count
+    assert {member.src_uid[0] for member in err.exceptions} == {f'f{i}' for i in range(count)}
+    assert all(member.boxed_type is ValueError for member in err.exceptions)
+
+
+def test_a_failing_one_shot_does_not_cancel_the_others(run: Any) -> None:
+    portals = []
+
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        await an.run_in_actor(supervised.fail)
+        portals.append(await an.run_in_actor(supervised.fail, name='late', text='l', delay=0.5))
+        portals.append(await an.run_in_actor(supervised.give, value='kept'))
+
+    err = outcome(run, body)
+    assert isinstance(err, ExceptionGroup)
+    assert [member.src_uid[0] for member in err.exceptions] == ['fail', 'late']
+    assert run_bounded(portals[1].wait_for_result) == 'kept'
+
+
+def test_the_body_is_not_interrupted_by_errors_it_does_not_await(run: Any) -> None:
+    log = []
+
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.fail)
+        with pytest.raises(RemoteActorError):
+            await portal.wait_for_result()
+        await trio.lowlevel.checkpoint()
+        later = await an.start_actor('later', enable_modules=['supervised'])
+        log.append(await later.run(supervised.give, value=1))
+
+    assert type(outcome(run, body)) is RemoteActorError
+    assert log == [1]
+
+
+# --- interrupts
+
+
+@pytest.mark.parametrize('how', ['raised', 'signal'])
+def test_an_interrupt_is_bare(run: Any, how: str) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        await an.run_in_actor(supervised.forever)
+        if how == 'raised':
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
+
+    assert type(outcome(run, body)) is KeyboardInterrupt
+
+
+def test_an_interrupt_beside_errors_is_bare(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.fail)
+        with pytest.raises(RemoteActorError):
+            await portal.wait_for_result()
+        raise KeyboardInterrupt
+
+    assert type(outcome(run, body)) is KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_block_waits(options: Options) -> None:
+    async def main() -> float:
+        async with trio.open_nursery() as tn:
+            begin = 0.0
+            try:
+                async with tractor.open_nursery(**options) as an:
+                    await an.start_actor('daemon')
+                    tn.start_soon(_raise_sigint_when, an._join_procs)
+                    begin = trio.current_time()
+            except KeyboardInterrupt:
+                return trio.current_time() - begin
+        return float('inf')
+
+    assert run_bounded(main) < 2.9
+
+
+@trio.lowlevel.enable_ki_protection
+async def _raise_sigint_when(event: trio.Event) -> None:
+    await event.wait()
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_interrupt_kills(options: Options) -> None:
+    times = {}
+
+    async def main() -> None:
+        async with tractor.open_nursery(**options) as an, trio.open_nursery() as tn:
+            portal = await an.start_actor('slow', enable_modules=['supervised'])
+            times['pid'] = await tn.start(open_slow_context, portal)
+            trio.lowlevel.spawn_system_task(interrupt_again, an)
+            signal.raise_signal(signal.SIGINT)
+
+    async def open_slow_context(portal: tractor.Portal, task_status: Any) -> None:
+        async with portal.open_context(supervised.slow_cleanup, delay=30) as (_, pid):
+            task_status.started(pid)
+            await trio.sleep_forever()
+
+    async def interrupt_again(an: tractor.ActorNursery) -> None:
+        while not an.cancel_called:
+            await trio.lowlevel.checkpoint()
+        times['again'] = trio.current_time()
+        signal.raise_signal(signal.SIGINT)
+
+    async def timed() -> None:
+        try:
+            await main()
+        finally:
+            times['over'] = trio.current_time()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bounded(timed)
+    assert times['over'] - times['again'] < 1
+    assert not os.path.exists(f'/proc/{times["pid"]}')
+
+
+# --- cancellation
+
+
+def test_cancelled_from_around(options: Options) -> None:
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            async with tractor.open_nursery(**options) as an:
+                await an.start_actor('daemon')
+                await an.run_in_actor(supervised.forever)
+                scope.cancel()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert an.cancel_called
+        assert an._children == {}
+
+    run_bounded(main)
+
+
+def test_cancelled_from_around_while_the_block_waits(options: Options) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as tn:
+            with trio.CancelScope() as scope:
+                async with tractor.open_nursery(**options) as an:
+                    await an.start_actor('daemon')
+                    tn.start_soon(_cancel_when, an._join_procs, scope)
+            assert scope.cancelled_caught
+            assert an.cancel_called
+
+    run_bounded(main)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def test_a_cancellation_beside_errors_does_not_hide_them(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        boom = ValueError('boom')
+        async with trio.open_nursery() as tn:
+            tn.start_soon(trio.sleep_forever)
+            await an.start_actor('daemon')
+            raise boom
+
+    err = outcome(run, body)
+    assert type(err) is ValueError
+
+
+# --- sub-trees
+
+
+def test_an_error_two_levels_down(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.run_in_actor(supervised.fail_below, count=1)
+
+    err = outcome(run, body)
+    assert type(err) is RemoteActorError
+    assert err.boxed_type is RemoteActorError
+    assert err.src_type is ValueError
+
+
+def test_one_error_for_each_direct_child(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        for index in range(2):
+            await an.run_in_actor(supervised.fail_below, name=f'branch{index}', count=2)
+
+    err = outcome(run, body)
+    assert type(err) is ExceptionGroup
+    assert [type(member) for member in err.exceptions] == [RemoteActorError] * 2
+    assert [member.boxed_type for member in err.exceptions] == [ExceptionGroup] * 2
+    assert {member.src_uid[0] for member in err.exceptions} == {'branch0', 'branch1'}
+
+
+def test_a_group_raised_by_a_function(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.run_in_actor(supervised.fail_in_a_group)
+
+    err = outcome(run, body)
+    assert type(err) is RemoteActorError
+    assert err.boxed_type is ExceptionGroup
+
+
+# --- silent deaths
+
+
+def test_a_one_shot_that_dies_at_once(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        # whether it is known to have begun is a matter of luck; what is raised is not
+        await an.run_in_actor(supervised.die, code=4, at_once=True)
+
+    err = outcome(run, body)
+    assert type(err) is ActorFailure
+    assert 'exited with code 4' in str(err)
+    assert isinstance(err.__cause__, tractor.TransportClosed)
+
+
+@pytest.mark.parametrize('early', [False, True], ids=['in the block', 'before its end'])
+def test_a_one_shot_that_dies(run: Any, early: bool) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.die, code=3)
+        if early:
+            [child] = an._children.values()
+            with pytest.raises(tractor.TransportClosed):
+                await portal.wait_for_result()
+            await child.gone.wait()
+
+    err = outcome(run, body)
+    assert type(err) is ActorFailure
+    assert 'exited with code 3' in str(err)
+    assert isinstance(err.__cause__, tractor.TransportClosed)
+
+
+def test_a_one_shot_that_is_killed(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.run_in_actor(supervised.get_killed)
+
+    err = outcome(run, body)
+    assert type(err) is ActorFailure
+    assert 'was killed by SIGKILL' in str(err)
+
+
+def test_a_dead_one_shot_beside_a_body_error(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.run_in_actor(supervised.get_killed)
+        with pytest.raises(tractor.TransportClosed):
+            await portal.wait_for_result()
+        raise ValueError('boom')
+
+    err = outcome(run, body)
+    assert isinstance(err, ExceptionGroup)
+    assert [type(member) for member in err.exceptions] == [ValueError, ActorFailure]
+
+
+@pytest.mark.parametrize('how', ['die', 'get_killed'])
+def test_a_daemon_that_dies_is_logged_and_fails_its_callers(
+    run: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(
+        'tractor.spawn._life.log.error', lambda text, *args, **_: logged.append(text % args)
+    )
+
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.start_actor('mortal', enable_modules=['supervised'])
+        other = await an.start_actor('other', enable_modules=['supervised'])
+        [child, _] = an._children.values()
+        with pytest.raises(tractor.TransportClosed):
+            await portal.run(getattr(supervised, how))
+        await child.gone.wait()
+        assert list(an._children) == [other.chan.aid.uid]
+        assert await other.run(supervised.give, value=1) == 1
+        await an.cancel()
+
+    an = run(body)
+    assert an.errors == {}
+    assert not an.cancelled_caught
+    assert len(logged) == 1
+    assert logged[0].startswith('mortal@')
+
+
+def test_a_dead_daemon_does_not_hold_up_the_block(run: Any) -> None:
+    async def body(an: tractor.ActorNursery) -> None:
+        portal = await an.start_actor('mortal', enable_modules=['supervised'])
+        with pytest.raises(tractor.TransportClosed):
+            await portal.run(supervised.die)
+
+    assert run(body).errors == {}
+
+
+def test_a_child_that_cannot_be_ended_is_reported(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _supervise._spawn.end_child
+
+    async def give_up(child: Any, *, ask: bool = True) -> None:
+        await real(child, ask=ask)
+        raise ActorFailure('it cannot be killed')
+
+    monkeypatch.setattr(_supervise._spawn, 'end_child', give_up)
+
+    async def body(an: tractor.ActorNursery) -> None:
+        await an.start_actor('daemon')
+        await an.cancel()
+
+    err = outcome(run, body)
+    assert type(err) is ActorFailure
