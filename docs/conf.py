@@ -14,7 +14,9 @@ extensions = [
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
 ]
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', '_generated']
+# what docstrings put in single backquotes is code
+default_role = 'code'
 nitpicky = False
 autosectionlabel_prefix_document = True
 

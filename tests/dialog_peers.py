@@ -75,8 +75,9 @@ async def no_task_named(name: str) -> None:
             await done.wait()
 
 
+# stuck on purpose
 async def block_loop(seconds: float) -> None:
-    time.sleep(seconds)  # noqa: ASYNC251 - stuck on purpose
+    time.sleep(seconds)  # noqa: ASYNC251
 
 
 async def cancel_other(name: str) -> list[str]:

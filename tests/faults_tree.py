@@ -7,6 +7,7 @@ is. One in the role `boot` does so in the import itself: it comes up when it is 
 | order | what happens |
 |---|---|
 | `exit` | `os._exit(3)` |
+| `exit_as_failed` | `os._exit(1)`, the code of an actor which told its peers what went wrong |
 | `segv` | a read from address 0 |
 | `ping` | answers `pong` |
 | `go` | an actor at its gate goes on; the program finishes in an orderly way |
@@ -22,7 +23,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -32,9 +33,9 @@ import tractor
 EXIT_CODE = 3
 
 
-def control_path(token: str) -> str:
-    """Where the test with this token listens."""
-    return os.path.join(os.environ['XDG_RUNTIME_DIR'], f'ctl-{token}.sock')
+def control_path(token: str, folder: str | None = None) -> str:
+    """Where the test with this token listens; `folder` is the runtime directory of the actors."""
+    return os.path.join(folder or os.environ['XDG_RUNTIME_DIR'], f'ctl-{token}.sock')
 
 
 class Line:
@@ -56,6 +57,8 @@ class Line:
             match order.strip():
                 case 'exit':
                     os._exit(EXIT_CODE)
+                case 'exit_as_failed':
+                    os._exit(1)
                 case 'segv':
                     crash()
                 case 'ping':
@@ -126,7 +129,8 @@ async def be_in(
     phase: str,
     an: tractor.ActorNursery,
     victim: str,
-    idle: Callable[[], Awaitable[None]],
+    report: Callable[[str], None],
+    resume: trio.Event,
 ) -> None:
     """
     Start the actor `victim` and be in `phase` with it until that fails.
@@ -135,16 +139,19 @@ async def be_in(
         phase: what this task is doing when something happens.
         an: the nursery of the actor.
         victim: its name.
-        idle: awaited in the phase `'idle'`, in which the actor is called again afterwards.
+        report: told `'submitted'` when a one-shot actor has its task, `'idle'` when nothing is going on.
+        resume: after `'idle'`, lets the actor be called again.
     """
     if phase == 'one_shot':
         await an.run_in_actor(park, name=victim)
+        report('submitted')
         return
     portal = await an.start_actor(victim, enable_modules=[__name__])
     match phase:
         case 'idle':
             await portal.run(ping)
-            await idle()
+            report('idle')
+            await resume.wait()
             await portal.run(ping)
         case 'boot' | 'run':
             await portal.run(park)
@@ -167,15 +174,10 @@ async def poke() -> None:
     poked.set()
 
 
-async def _report_idle_and_wait() -> None:
-    say('idle')
-    await poked.wait()
-
-
 async def drive(phase: str, victim: str) -> None:
     """Be in `phase` with a child of this actor; called again after `poke()` when that was `'idle'`."""
     async with tractor.open_nursery() as an:
-        await be_in(phase, an, victim, _report_idle_and_wait)
+        await be_in(phase, an, victim, say, poked)
         if phase == 'idle':
             # all went well; a one-shot actor ends the block by itself
             await an.cancel()
@@ -186,15 +188,11 @@ async def drive(phase: str, victim: str) -> None:
 
 async def main(token: str, phase: str, options: dict[str, Any]) -> None:
     """Root, mid with an idle grandchild, and a child to be in `phase` with; `go` ends it."""
-    finish = trio.Event()
+    finish, never = trio.Event(), trio.Event()
     here = trio.lowlevel.current_trio_token()
     program = Line(f'root.{token}')
     program.obey_in_background(lambda: here.run_sync_soon(finish.set))
     role = 'boot' if phase == 'boot' else 'child'
-
-    async def stay_idle() -> None:
-        program.say('idle')
-        await trio.sleep_forever()
 
     async with tractor.open_nursery(**options) as an:
         mid = await an.start_actor(f'mid.{token}', enable_modules=[__name__])
@@ -206,7 +204,7 @@ async def main(token: str, phase: str, options: dict[str, Any]) -> None:
 
         async with trio.open_nursery() as tn:
             tn.start_soon(hold_grandchild)
-            tn.start_soon(be_in, phase, an, f'{role}.{token}', stay_idle)
+            tn.start_soon(be_in, phase, an, f'{role}.{token}', program.say, never)
             await finish.wait()
             await mid.run(poke)
             await held.wait()

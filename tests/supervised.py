@@ -200,12 +200,12 @@ async def file_imported_at(name: str) -> float | None:
     return getattr(sys.modules.get(name), '_supervised_loaded', None)
 
 
-async def left_behind(within: float, pause: float = 0.02) -> list[str]:
+async def left_behind(within: float) -> list[str]:
     """What is left of this actor's other tasks after at most so many seconds: children, nurseries, tasks."""
     found: list[str] = []
     with trio.move_on_after(within):
         while found := _left_behind():
-            await trio.sleep(pause)
+            await trio.lowlevel.checkpoint()
     return found
 
 

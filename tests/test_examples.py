@@ -12,9 +12,6 @@ import pytest
 from tractor._testing import examples_dir
 from tractor._testing.addr import get_rando_addr
 
-# run on each spawn backend
-pytestmark = pytest.mark.spawns
-
 EXAMPLES = examples_dir()
 
 LIMIT_S = 60
@@ -134,6 +131,7 @@ def missing(patterns, out):
     return [p for p in patterns if not any(re.search(p, line) for line in lines)]
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize('script', list(scripts()))
 def test_example(script, start_method, private_registry, tmp_path):
     env = {**private_registry, 'TRACTOR_SPAWN_METHOD': start_method}

@@ -10,10 +10,11 @@ import os
 import random
 import secrets
 import select
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ faults_tree = sys.modules.get('faults_tree') or load_module_from_path(
     Path(__file__).with_name('faults_tree.py')
 )
 
-SIGNALS = {'kill': signal.SIGKILL, 'term': signal.SIGTERM, 'stop': signal.SIGSTOP}
+SIGNALS = {'kill': signal.SIGKILL, 'term': signal.SIGTERM, 'stop': signal.SIGSTOP, 'nothing': 0}
 DEADLY = ('kill', 'term', 'exit', 'segv')
+# after these the victim is still there: the survivor loses patience and cancels
+LASTING = ('stop', 'nothing')
 FAULTS = (*DEADLY, 'stop')
 PHASES = ('boot', 'idle', 'run', 'context', 'stream', 'one_shot')
 VICTIMS = ('child', 'grandchild', 'parent')
@@ -44,6 +47,8 @@ NAMED = (tractor.TransportClosed, ActorFailure, tractor.RemoteActorError)
 
 SEED = int(os.environ.get('TRACTOR_FAULTS_SEED') or random.randrange(1 << 32))
 REPETITIONS = 30
+
+ROOT = 'root'
 
 Options = dict[str, Any]
 
@@ -63,11 +68,10 @@ def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
 
 
 class Peer:
-    """One actor as the test sees it: what it has said, and whether its process is there."""
+    """The process of one actor."""
 
     def __init__(self, pid: int, stream: trio.SocketStream) -> None:
         self.pid = pid
-        self.said: set[str] = set()
         self._stream = stream
         self._pidfd = os.pidfd_open(pid)
 
@@ -93,25 +97,23 @@ class Peer:
 
 
 class Control:
-    """Where the actors of one test connect to."""
+    """Where the actors of one test connect to, and what each has said."""
 
     def __init__(self) -> None:
         self.peers: dict[str, Peer] = {}
+        self.said: set[tuple[str, str]] = set()
         self._news = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        peer: Peer | None = None
-        text = b''
+        name = text = b''
         while data := await self._receive(stream):
             *lines, text = (text + data).split(b'\n')
-            for line in map(bytes.decode, lines):
-                if line.startswith('hello '):
-                    _, name, pid = line.split()
-                    peer = self.peers[name] = Peer(int(pid), stream)
-                else:
-                    assert peer is not None
-                    peer.said.add(line)
-                self._tell()
+            for line in lines:
+                word, *rest = line.split()
+                if word == b'hello':
+                    name, pid = rest
+                    self.peers[name.decode()] = Peer(int(pid), stream)
+                self.note(name.decode(), word.decode())
 
     async def _receive(self, stream: trio.SocketStream) -> bytes:
         try:
@@ -119,17 +121,19 @@ class Control:
         except trio.BrokenResourceError:
             return b''
 
-    def _tell(self) -> None:
+    def note(self, name: str, word: str) -> None:
+        self.said.add((name, word))
         news, self._news = self._news, trio.Event()
         news.set()
 
-    async def until(self, ready: Callable[[], bool]) -> None:
-        while not ready():
+    async def heard(self, name: str, word: str) -> None:
+        """Wait until this actor has said this word, now or before."""
+        while (name, word) not in self.said:
             await self._news.wait()
 
-    async def peer(self, name: str, *words: str) -> Peer:
-        """Wait until this actor has connected and said all of these words."""
-        await self.until(lambda: name in self.peers and self.peers[name].said.issuperset(words))
+    async def peer(self, name: str) -> Peer:
+        """Wait until this actor has said hello; its process."""
+        await self.heard(name, 'hello')
         return self.peers[name]
 
     async def all_gone(self) -> None:
@@ -138,8 +142,8 @@ class Control:
 
 
 @asynccontextmanager
-async def open_control(token: str) -> AsyncIterator[Control]:
-    path = faults_tree.control_path(token)
+async def open_control(token: str, folder: str | None = None) -> AsyncIterator[Control]:
+    path = faults_tree.control_path(token, folder)
     control = Control()
     with trio.socket.socket(trio.socket.AF_UNIX) as sock:
         await sock.bind(path)
@@ -160,54 +164,47 @@ def victim_name(role: str, phase: str, token: str) -> str:
     return f'{"boot" if phase == "boot" else role}.{token}'
 
 
-def said_in(phase: str, reporter: str, victim: str) -> tuple[str, tuple[str, ...]]:
-    """Who says what when `be_in()` has come to this phase."""
-    if phase == 'boot':
-        return victim, ()
-    return (reporter, ('idle',)) if phase == 'idle' else (victim, ('called',))
+async def reached(control: Control, phase: str, reporter: str, victim: str) -> Peer:
+    """Wait until an actor and its parent are in this phase; the actor."""
+    if phase in ('idle', 'one_shot'):
+        await control.heard(reporter, 'idle' if phase == 'idle' else 'submitted')
+    if phase not in ('idle', 'boot'):
+        await control.heard(victim, 'called')
+    return await control.peer(victim)
 
 
 # --- the three victims
 
 
 class Survivor:
-    """The test's own actor as the root of the tree: what it has to go through, what it gets."""
+    """The test's own actor as the root of the tree: lets it happen, and must be told in time."""
 
-    def __init__(self, control: Control, token: str, fault: str, phase: str) -> None:
+    def __init__(self, control: Control, fault: str, phase: str) -> None:
         self.control = control
-        self.token = token
         self.fault = fault
         self.phase = phase
         self.scope = trio.CancelScope()
         self.happened = trio.Event()
-        self.idle = trio.Event()
         self.an: Any = None
         self.mid: Any = None
 
-    async def wait_idle(self) -> None:
-        self.idle.set()
-        await self.happened.wait()
+    def report(self, word: str) -> None:
+        self.control.note(ROOT, word)
 
-    async def inflict(self, victim: str, reporter: str = '', turns: int = 0) -> None:
+    async def inflict(self, reporter: str, victim: str, turns: int) -> None:
         """Let it happen when the phase is reached; `turns` scheduler turns later."""
-        if self.phase == 'idle' and not reporter:
-            await self.idle.wait()
-            peer = await self.control.peer(victim)
-        else:
-            who, words = said_in(self.phase, reporter, victim)
-            await self.control.peer(who, *words)
-            peer = await self.control.peer(victim)
+        peer = await reached(self.control, self.phase, reporter, victim)
         for _ in range(turns):
             await trio.lowlevel.checkpoint()
         self.scope.deadline = trio.current_time() + WITHIN
         await peer.suffer(self.fault)
-        if self.fault == 'stop':
+        if self.fault in LASTING:
             await self.an.cancel()
         else:
             await peer.wait_gone()
+            if self.phase == 'idle' and self.mid is not None:
+                await self.mid.run(faults_tree.poke)
         self.happened.set()
-        if self.phase == 'idle' and self.mid is not None and self.fault != 'stop':
-            await self.mid.run(faults_tree.poke)
 
 
 async def lose_child(fault: str, phase: str, options: Options, turns: int = 0) -> None:
@@ -216,12 +213,12 @@ async def lose_child(fault: str, phase: str, options: Options, turns: int = 0) -
     victim = victim_name('child', phase, token)
     error: BaseException | None = None
     async with open_control(token) as control, trio.open_nursery() as tn:
-        root = Survivor(control, token, fault, phase)
-        tn.start_soon(partial(root.inflict, victim, turns=turns))
+        root = Survivor(control, fault, phase)
+        tn.start_soon(root.inflict, ROOT, victim, turns)
         with root.scope:
             try:
                 async with tractor.open_nursery(**options) as root.an:
-                    await faults_tree.be_in(phase, root.an, victim, root.wait_idle)
+                    await faults_tree.be_in(phase, root.an, victim, root.report, root.happened)
             except NAMED as err:
                 error = err
         assert not root.scope.cancelled_caught, 'the survivor was not told in time'
@@ -237,8 +234,8 @@ async def lose_grandchild(fault: str, phase: str, options: Options, turns: int =
     token = secrets.token_hex(4)
     victim, mid = victim_name('grandchild', phase, token), f'mid.{token}'
     async with open_control(token) as control, trio.open_nursery() as tn:
-        root = Survivor(control, token, fault, phase)
-        tn.start_soon(root.inflict, victim, mid, turns)
+        root = Survivor(control, fault, phase)
+        tn.start_soon(root.inflict, mid, victim, turns)
         with root.scope, pytest.raises(tractor.RemoteActorError) as caught:
             async with tractor.open_nursery(**options) as root.an:
                 root.mid = await root.an.start_actor(mid, enable_modules=['faults_tree'])
@@ -258,24 +255,32 @@ def check_names(error: BaseException | None, name: str) -> None:
     assert name in str(error), f'the lost actor is not named: {error}'
 
 
+@contextmanager
+def private_folder(token: str, options: Options) -> Iterator[tuple[str, Options]]:
+    """A runtime directory for one program, which may be killed and then removes nothing; its options."""
+    folder = Path(os.environ['XDG_RUNTIME_DIR'], token)
+    sockets = folder / 'tractor'
+    sockets.mkdir(0o700, parents=True)
+    folder.chmod(0o700)
+    addrs = options['registry_addrs']
+    if options['enable_transports'] == ['uds']:
+        addrs = [(str(sockets), name) for _, name in addrs]
+    try:
+        yield str(folder), {**options, 'registry_addrs': addrs}
+    finally:
+        shutil.rmtree(folder)
+
+
 @asynccontextmanager
 async def open_program(
-    control: Control, token: str, phase: str, options: Options
+    token: str, phase: str, options: Options, folder: str
 ) -> AsyncIterator[trio.Process]:
     """A process that is the root of its own tree, see `faults_tree.main()`."""
+    code = 'import faults_tree; faults_tree.run_program()'
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     proc = await trio.lowlevel.open_process(
-        [
-            sys.executable,
-            '-c',
-            'import faults_tree; faults_tree.run_program()',
-            token,
-            phase,
-            repr(options),
-        ],
-        env={
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
-        },
+        [sys.executable, '-c', code, token, phase, repr(options)],
+        env={**os.environ, 'PYTHONPATH': path, 'XDG_RUNTIME_DIR': folder},
     )
     try:
         yield proc
@@ -291,15 +296,19 @@ EXITS = {'kill': -9, 'term': -15, 'exit': faults_tree.EXIT_CODE, 'segv': -11}
 async def lose_parent(fault: str, phase: str, options: Options, turns: int = 0) -> None:
     """The root of another program, with a child in the phase and an idle grandchild beside it."""
     token = secrets.token_hex(4)
+    with private_folder(token, options) as (folder, own):
+        await lose_program(fault, phase, own, folder, turns)
+
+
+async def lose_program(fault: str, phase: str, options: Options, folder: str, turns: int) -> None:
+    token = os.path.basename(folder)
     victim = victim_name('child', phase, token)
     async with (
-        open_control(token) as control,
-        open_program(control, token, phase, options) as proc,
+        open_control(token, folder) as control,
+        open_program(token, phase, options, folder) as proc,
     ):
-        await control.peer(f'mid.{token}', 'idle')
-        who, words = said_in(phase, f'root.{token}', victim)
-        await control.peer(who, *words)
-        await control.peer(victim)
+        await control.heard(f'mid.{token}', 'idle')
+        await reached(control, phase, f'root.{token}', victim)
         for _ in range(turns):
             await trio.lowlevel.checkpoint()
         root = control.peers[f'root.{token}']
@@ -322,22 +331,27 @@ async def check_nothing_broke(
             # it leaves its gate, and waits for the root to be registered
             await control.peers[name].order('go')
         await control.peers[name].order('ping')
-        await control.peer(name, 'pong')
+        await control.heard(name, 'pong')
     proc.send_signal(signal.SIGCONT)
     with trio.fail_after(WITHIN):
         await control.peers[f'root.{token}'].order('go')
-        await control.peer(f'root.{token}', 'alive')
+        await control.heard(f'root.{token}', 'alive')
         assert await proc.wait() == 0
         await control.all_gone()
 
 
-# --- every combination
+# --- every combination of fault, victim and phase
 
 
 @pytest.mark.parametrize('phase', PHASES)
 @pytest.mark.parametrize('fault', FAULTS)
 def test_child(fault: str, phase: str, options: Options) -> None:
     run_bounded(lose_child, fault, phase, options)
+
+
+@pytest.mark.parametrize('phase', ['run', 'stream'])
+def test_a_child_whose_exit_looks_orderly(phase: str, options: Options) -> None:
+    run_bounded(lose_child, 'exit_as_failed', phase, options)
 
 
 @pytest.mark.parametrize('phase', ['boot', 'idle', 'context', 'one_shot'])
@@ -365,3 +379,78 @@ def test_random(repetition: int, options: Options) -> None:
     except BaseException as err:
         err.add_note(f'{fault} of a {victim} in {phase}: TRACTOR_FAULTS_SEED={SEED} repeats this')
         raise
+
+
+# --- what is stuck, or not there yet
+
+
+def test_a_spinning_child_is_cancelled(options: Options) -> None:
+    run_bounded(lose_child, 'nothing', 'spin', options)
+
+
+@pytest.mark.parametrize('fault', DEADLY)
+def test_an_orphan_that_never_yields(fault: str, options: Options) -> None:
+    run_bounded(lose_parent, fault, 'spin', options)
+
+
+async def lose_mid(fault: str, options: Options, token: str) -> None:
+    mid, stuck, idle = (f'{role}.{token}' for role in ('mid', 'stuck', 'idle'))
+
+    async def hold(portal: tractor.Portal, phase: str, name: str) -> None:
+        with pytest.raises(tractor.TransportClosed, match=mid):
+            await portal.run(faults_tree.drive, phase=phase, victim=name)
+
+    async with open_control(token) as control, tractor.open_nursery(**options) as an:
+        portal = await an.start_actor(mid, enable_modules=['faults_tree'])
+        async with trio.open_nursery() as tn:
+            tn.start_soon(hold, portal, 'idle', idle)
+            tn.start_soon(hold, portal, 'spin', stuck)
+            await control.heard(mid, 'idle')
+            await control.heard(stuck, 'called')
+            await control.peers[mid].suffer(fault)
+            with trio.fail_after(WITHIN):
+                await control.all_gone()
+
+
+@pytest.mark.parametrize('fault', DEADLY)
+def test_the_tree_below_a_lost_actor_goes_with_it(fault: str, options: Options) -> None:
+    token = secrets.token_hex(4)
+    run_bounded(lose_mid, fault, options, token)
+    # the stuck one had to be killed, and nobody was left to remove its socket file
+    for path in Path(os.environ['XDG_RUNTIME_DIR'], 'tractor').glob(f'stuck.{token}@*.sock'):
+        path.unlink()
+
+
+SITE = """
+import os, socket
+sock = socket.socket(socket.AF_UNIX)
+sock.connect({path!r})
+sock.sendall(b'hello early %d\\n' % os.getpid())
+sock.recv(1)
+"""
+
+
+async def lose_early(fault: str, options: Options, folder: Path) -> None:
+    token = secrets.token_hex(4)
+    site = SITE.format(path=faults_tree.control_path(token))
+    (folder / 'sitecustomize.py').write_text(site)
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    proc_kwargs = {'env': {**os.environ, 'PYTHONPATH': path}}
+
+    async def inflict() -> None:
+        peer = await control.peer('early')
+        await peer.suffer(fault)
+
+    async with open_control(token) as control, trio.open_nursery() as tn:
+        tn.start_soon(inflict)
+        with pytest.raises(ActorFailure, match=f'early.*{SIGNALS[fault].name}'):
+            async with tractor.open_nursery(**options) as an:
+                await an.start_actor('early', proc_kwargs=proc_kwargs)
+
+
+@pytest.mark.skipon_spawn_backend(
+    'mp_spawn', 'mp_forkserver', reason='the environment of one child is an option of `trio` only'
+)
+@pytest.mark.parametrize('fault', ['kill', 'term'])
+def test_a_child_that_has_not_connected_yet(fault: str, options: Options, tmp_path: Path) -> None:
+    run_bounded(lose_early, fault, options, tmp_path)

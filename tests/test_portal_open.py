@@ -303,19 +303,21 @@ def test_loop_in_another_nursery(play: Play, addr: Any, shield: bool) -> None:
         async with open_listener(addr) as listener, trio.open_nursery() as outer:
             chan, peer = await connect_to_peer(listener)
             outer.start_soon(peer.handshake)
-            async with trio.open_nursery() as loop_tn:
-                async with open_portal(chan, tn=loop_tn, shield=shield) as portal:
-                    call = Calling(outer, functools.partial(portal.run, ping))
-                    start = await peer.recv()
-                    loop_tn.cancel_scope.cancel()
-                    with trio.CancelScope(shield=True):
-                        await trio.testing.wait_all_tasks_blocked()
-                        await peer.send(
-                            StartAck(cid=start.cid, functype='asyncfunc'),
-                            Return(cid=start.cid, pld=7),
-                        )
-                        outcome = await call.outcome()
-                    assert outcome == 7 if shield else isinstance(outcome, tractor.TransportClosed)
+            async with (
+                trio.open_nursery() as loop_tn,
+                open_portal(chan, tn=loop_tn, shield=shield) as portal,
+            ):
+                call = Calling(outer, functools.partial(portal.run, ping))
+                start = await peer.recv()
+                loop_tn.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                    await peer.send(
+                        StartAck(cid=start.cid, functype='asyncfunc'),
+                        Return(cid=start.cid, pld=7),
+                    )
+                    outcome = await call.outcome()
+                assert outcome == 7 if shield else isinstance(outcome, tractor.TransportClosed)
             # the block ended, and with it the loop
             assert not chan.connected()
 
@@ -447,13 +449,9 @@ def test_leaving_a_one_way_stream_of_a_lost_peer(play: Play) -> None:
 def test_function_of_another_kind_is_no_stream(play: Play) -> None:
     async def main(root: tractor.Actor, peer: RawPeer) -> None:
         portal = await portal_to(root, peer)
-
-        async def read() -> None:
-            async with portal.open_stream_from(count, n=1):
-                pass
-
         async with trio.open_nursery() as tn:
-            reading = Calling(tn, read)
+            stream = portal.open_stream_from(count, n=1)
+            reading = Calling(tn, stream.__aenter__)
             start = await peer.recv()
             await peer.send(StartAck(cid=start.cid, functype='asyncfunc'))
             assert isinstance(await reading.outcome(), MessagingError)

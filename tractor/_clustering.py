@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from tractor.runtime import _state
+from tractor.runtime._mods import get_mod_nsps2fps
 from tractor.runtime._portal import Portal
 from tractor.runtime._supervise import open_nursery
 from tractor.trionics._beg import collapse_eg
@@ -39,12 +40,19 @@ async def open_actor_cluster(
         The portals, by `<name of this actor>.<name>`.
 
     Raises:
-        ValueError: there are not as many names as actors.
+        ValueError: there are not as many different names as actors.
+        ModuleNotFoundError: one of the modules cannot be imported; so do other errors of importing.
     """
-    count = count or os.cpu_count() or 1
-    names = names or [f'worker_{i}' for i in range(count)]
+    if count is None:
+        count = os.cpu_count() or 1
+    if names is None:
+        names = [f'worker_{i}' for i in range(count)]
     if len(names) != count:
         raise ValueError(f'{count} actors need as many names, got {len(names)}: {names}')
+    if len(set(names)) != count:
+        raise ValueError(f'the names of the actors of a cluster must differ, got {names}')
+    # what cannot be imported is told once, not by each of them
+    get_mod_nsps2fps(modules)
     portals: dict[str, Portal] = {}
     async with open_nursery(**runtime_kwargs) as an:
         prefix = _state.current_actor().name

@@ -85,7 +85,7 @@ class Context(ContextState):
     def _take_item(self, msg: Yield[Any]) -> bool:
         queue = self._rx_chan
         # once its sender was told off nothing is taken any more: what is queued stays without gaps
-        if queue.closed or self._discards or self._overrun_told:
+        if queue.closed or self._discards or self._overrun is not None:
             return True
         return queue.put(msg, force=self._allow_overruns)
 
@@ -318,7 +318,10 @@ class Context(ContextState):
             log.cancel('%s did not answer the cancel request within %s s', self.repr_rpc, timeout)
 
     def open_stream(
-        self, allow_overruns: bool = False, msg_buffer_size: int | None = None
+        self,
+        allow_overruns: bool = False,
+        msg_buffer_size: int | None = None,
+        backpressure: bool = False,
     ) -> AbstractAsyncContextManager[MsgStream]:
         """
         This side's end of the two-way stream; see `tractor.MsgStream`.
@@ -326,12 +329,14 @@ class Context(ContextState):
         Args:
             allow_overruns: let received messages queue up beyond the buffer instead of failing the sender.
             msg_buffer_size: messages that may wait here unread; 64 by default.
+            backpressure: let `MsgStream.send()` wait while the peer's buffer is full instead of overrunning it. A
+                peer that neither reads its stream nor closes it holds the sender for good.
 
         Raises (on entry):
             RuntimeError: the dialog was cancelled, or this is the child side and `started()` was not called.
             trio.ClosedResourceError: the dialog is over, or had its stream already.
         """
-        return open_stream_from_ctx(self, allow_overruns, msg_buffer_size)
+        return open_stream_from_ctx(self, allow_overruns, msg_buffer_size, backpressure)
 
     async def send_stop(self) -> None:
         """Tell the peer that no more stream messages come from here."""

@@ -23,7 +23,7 @@ from tractor.discovery._registry import Registrar
 from tractor.runtime import _state
 from tractor.runtime._main import async_main
 from tractor.runtime._runtime import Actor
-from tractor.runtime._supervise import set_root_opener
+from tractor.runtime._supervise import module_paths, set_root_opener
 from tractor.spawn import _spawn
 from tractor.trionics._beg import collapse_eg, is_multi_cancelled
 from tractor.trionics._taskc import start_or_cancel
@@ -72,6 +72,8 @@ async def open_root_actor(
         RuntimeError: not exactly one transport; a registry address is occupied by something else; a backend or
             feature that does not work here.
         ValueError: no such backend, or a registry address of another transport.
+        TypeError: `enable_modules` is a string.
+        ModuleNotFoundError: one of them cannot be imported; so do other errors of importing.
         NotImplementedError: no such transport.
         OSError: an address cannot be bound.
 
@@ -104,7 +106,7 @@ async def open_root_actor(
                 name,
                 start_method,
                 loglevel,
-                [*(enable_modules or ()), *(rpc_module_paths or ())],
+                module_paths(enable_modules, rpc_module_paths),
                 ensure_registry,
             )
             async with _run_root(actor, accept_addrs):
@@ -163,7 +165,9 @@ async def _make_root(
 
 
 def _check_transports(enable_transports: list[str] | None) -> list[str]:
-    transports = list(enable_transports or _state.current_ipc_protos())
+    if enable_transports is None:
+        enable_transports = _state.current_ipc_protos()
+    transports = list(enable_transports)
     if isinstance(enable_transports, str) or len(transports) != 1:
         raise RuntimeError(
             f'an actor tree has exactly one transport, got enable_transports={enable_transports!r}'

@@ -22,6 +22,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, TransportClosed
 from tractor.msg.types import Stop, Yield
+from tractor.runtime._flow import Credit
 from tractor.runtime._queue import StreamQueue
 from tractor.trionics._broadcast import BroadcastReceiver, broadcast_receiver
 
@@ -51,6 +52,7 @@ class MsgStream(trio.abc.Channel[Any]):
         self._eoc: trio.EndOfChannel | bool = False
         self._closed: BaseException | bool = False
         self._shut = False
+        self._credit: Credit | None = None
 
     def __repr__(self) -> str:
         return f'<MsgStream {"closed" if self.closed else "open"} of {self._ctx.cid}>'
@@ -94,6 +96,7 @@ class MsgStream(trio.abc.Channel[Any]):
         Raises:
             trio.EndOfChannel: the stream ended, here or at the peer.
             RemoteActorError: the peer's task failed or was cancelled.
+            StreamOverrun: values were lost because this side did not read them in time.
             MsgTypeError: the value does not match the dialog's payload spec.
             trio.ClosedResourceError: the dialog is over.
         """
@@ -102,10 +105,17 @@ class MsgStream(trio.abc.Channel[Any]):
         try:
             msg = await self._get()
         except trio.EndOfChannel as eoc:
+            await self._learn_why()
             raise self._ended(eoc) from None
         except trio.ClosedResourceError as err:
             raise self._torn(err) from None
         return self._decode(msg)
+
+    async def _learn_why(self) -> None:
+        """A sender that was told off fails for it, unless it had ended before: which of them, its outcome tells."""
+        ctx = self._ctx
+        if ctx._overrun is not None and ctx._portal is not None and not ctx._dialog.done:
+            await ctx._wait(_is_over)
 
     async def _get(self) -> Any:
         ctx = self._ctx
@@ -140,10 +150,10 @@ class MsgStream(trio.abc.Channel[Any]):
                 raise ending
 
     def _ended(self, eoc: trio.EndOfChannel) -> BaseException:
-        """What a reader gets at the end: the dialog's error if it has one, else one and the same end of channel."""
+        """What a reader gets at the end: the dialog's error, or that it missed something, or just the end."""
         if not self._eoc:
             self._eoc = eoc
-        error = self._ctx._remote_error
+        error = self._ctx._remote_error or self._ctx._overrun
         assert isinstance(self._eoc, trio.EndOfChannel)
         if error is None:
             return self._eoc
@@ -166,7 +176,7 @@ class MsgStream(trio.abc.Channel[Any]):
 
     async def send(self, data: Any, hide_tb: bool = True) -> None:
         """
-        Send one value; returns once the kernel has taken it.
+        Send one value; returns once the kernel has taken it. With back-pressure it waits first until it fits.
 
         Raises:
             RemoteActorError: the peer's task failed or was cancelled.
@@ -174,12 +184,19 @@ class MsgStream(trio.abc.Channel[Any]):
             MsgTypeError: the value cannot be encoded; nothing was sent.
             TransportClosed: the connection is gone.
         """
+        self._check_may_send()
+        if self._credit is not None:
+            await self._credit.take()
+            self._check_may_send()
         ctx = self._ctx
-        if ctx._remote_error is not None:
-            ctx._maybe_raise_remote_err(ctx._remote_error)
+        await ctx.chan.send(Yield(cid=ctx.cid, pld=data))
+
+    def _check_may_send(self) -> None:
+        error = self._ctx._remote_error
+        if error is not None:
+            self._ctx._maybe_raise_remote_err(error)
         if self._eoc or self._closed:
             self._check_open()
-        await ctx.chan.send(Yield(cid=ctx.cid, pld=data))
 
     async def aclose(self) -> list[Any]:  # type: ignore[override]
         """
@@ -249,9 +266,16 @@ class MsgStream(trio.abc.Channel[Any]):
             yield receiver
 
 
+def _is_over(ctx: Context) -> bool:
+    return ctx._dialog.done
+
+
 @asynccontextmanager
 async def open_stream_from_ctx(
-    ctx: Context, allow_overruns: bool = False, msg_buffer_size: int | None = None
+    ctx: Context,
+    allow_overruns: bool = False,
+    msg_buffer_size: int | None = None,
+    backpressure: bool = False,
 ) -> AsyncIterator[MsgStream]:
     """The block of `Context.open_stream()`."""
     _check_may_stream(ctx)
@@ -260,6 +284,8 @@ async def open_stream_from_ctx(
         queue.max_buffer_size = msg_buffer_size
     ctx._allow_overruns = allow_overruns
     stream = MsgStream(ctx, queue)
+    if backpressure:
+        stream._credit = Credit(ctx)
     ctx._stream_opened = True
     ctx._stream = stream
     if ctx._portal is not None:

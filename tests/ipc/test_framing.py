@@ -101,9 +101,7 @@ def test_splits_do_not_matter(bodies: list[bytes], sizes: list[int]) -> None:
     sizes=st.lists(st.integers(1, 2 * LARGE), max_size=8),
     step=st.integers(1000, 2 * LARGE),
 )
-def test_large_bodies_however_they_arrive(
-    lengths: list[int], sizes: list[int], step: int
-) -> None:
+def test_large_bodies_however_they_arrive(lengths: list[int], sizes: list[int], step: int) -> None:
     bodies = [bytes([at + 1]) * length for at, length in enumerate(lengths)]
     data = b''.join(map(frame, bodies))
     assert in_pieces(FrameReader(), data, sizes) == bodies

@@ -6,7 +6,6 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tractor.ipc import _faults
 
 wires = sys.modules.get('wires') or load_module_from_path(Path(__file__).with_name('wires.py'))
 framed, item, run, value = wires.framed, wires.item, wires.run, wires.value
+logged = wires.logged
 
 RESET = ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer')
 PIPE = BrokenPipeError(errno.EPIPE, 'Broken pipe')
@@ -150,7 +150,7 @@ MIXED = BaseExceptionGroup('both', [RESET, ValueError('x')])
 
 @pytest.mark.parametrize('cause', [MIXED, TIMEOUT, None])
 def test_other_failures_while_sending_stay_what_they_are(
-    cause: Any, caplog: pytest.LogCaptureFixture
+    cause: Any, logged: pytest.LogCaptureFixture
 ) -> None:
     err = broken(cause)
 
@@ -161,7 +161,7 @@ def test_other_failures_while_sending_stay_what_they_are(
         async def sender(number: int) -> None:
             try:
                 await tpt.send(item(number))
-            except Exception as exc:
+            except (trio.BrokenResourceError, TransportClosed) as exc:
                 results[number] = exc
 
         async with trio.open_nursery() as tn:
@@ -179,13 +179,13 @@ def test_other_failures_while_sending_stay_what_they_are(
             assert exc.src_exc is err
 
     run(main)
-    assert 'failed while sending' in caplog.text
+    assert 'failed while sending' in logged.text
 
 
 def test_senders_waiting_for_their_turn_are_told() -> None:
     async def main() -> None:
         gate = trio.Event()
-        async with wires.scripted(gate=gate.wait, error=PIPE) as (tpt, sock):
+        async with wires.scripted(gate=gate.wait, error=PIPE) as (tpt, _sock):
             told: list[TransportClosed] = []
 
             async def sender() -> None:
@@ -208,7 +208,9 @@ def test_a_real_peer_that_closed() -> None:
     async def main() -> None:
         async with wires.socket_pair() as (tpt, other):
             other.socket.close()
-            with pytest.raises(TransportClosed, match="^'MsgpackUDSStream' already closed by peer"):
+            with pytest.raises(
+                TransportClosed, match=r"^'MsgpackUDSStream' already closed by peer"
+            ):
                 await tpt.send(item(1))
         async with wires.socket_pair() as (tpt, other):
             await tpt.aclose()
@@ -220,18 +222,17 @@ def test_a_real_peer_that_closed() -> None:
 
 def test_closing_while_sending_tells_the_sender() -> None:
     async def main() -> None:
-        async with wires.socket_pair() as (tpt, _other):
-            async with trio.open_nursery() as tn:
+        async with wires.socket_pair() as (tpt, _other), trio.open_nursery() as tn:
 
-                async def sender() -> None:
-                    with pytest.raises(TransportClosed, match="closed 'locally'") as excinfo:
-                        await tpt.send(item(b'x' * (8 << 20)))
-                    assert isinstance(excinfo.value.src_exc, trio.ClosedResourceError)
+            async def sender() -> None:
+                with pytest.raises(TransportClosed, match="closed 'locally'") as excinfo:
+                    await tpt.send(item(b'x' * (8 << 20)))
+                assert isinstance(excinfo.value.src_exc, trio.ClosedResourceError)
 
-                tn.start_soon(sender)
-                tn.start_soon(sender)
-                await trio.testing.wait_all_tasks_blocked()
-                await tpt.aclose()
+            tn.start_soon(sender)
+            tn.start_soon(sender)
+            await trio.testing.wait_all_tasks_blocked()
+            await tpt.aclose()
 
     run(main)
 
@@ -248,10 +249,9 @@ def test_other_streams_are_given_up_after_a_cancelled_write() -> None:
             tn.cancel_scope.cancel()
         with pytest.raises(TransportClosed, match='cancelled in the middle of a frame'):
             await tpt.send(item(1))
-        # how much of it the stream had taken, it cannot say
-        assert len(await two.receive_some()) < 1000
-        with pytest.raises(trio.BrokenResourceError):
-            await two.send_all(b'x')
+        # what was buffered, then the end
+        assert await two.receive_some()
+        assert await two.receive_some() == b''
 
     run(main)
 
@@ -352,7 +352,7 @@ def test_a_real_reset() -> None:
             await tpt.send(item(1))
             await other.send_all(FRAME[:50])
             reset(other)
-            with pytest.raises(TransportClosed, match="^'MsgpackTCPStream' already") as excinfo:
+            with pytest.raises(TransportClosed, match=r"^'MsgpackTCPStream' already") as excinfo:
                 await tpt.recv()
             assert excinfo.value._loglevel == 'transport'
             await tpt.aclose()
@@ -362,17 +362,16 @@ def test_a_real_reset() -> None:
 
 def test_closing_while_reading_is_raised_out_of_the_loop() -> None:
     async def main() -> None:
-        async with wires.socket_pair() as (tpt, _other):
-            async with trio.open_nursery() as tn:
+        async with wires.socket_pair() as (tpt, _other), trio.open_nursery() as tn:
 
-                async def reader() -> None:
-                    with pytest.raises(TransportClosed) as excinfo:
-                        await tpt.recv()
-                    check(excinfo.value, raises=True)
+            async def reader() -> None:
+                with pytest.raises(TransportClosed) as excinfo:
+                    await tpt.recv()
+                check(excinfo.value, raises=True)
 
-                tn.start_soon(reader)
-                await trio.testing.wait_all_tasks_blocked()
-                await tpt.aclose()
+            tn.start_soon(reader)
+            await trio.testing.wait_all_tasks_blocked()
+            await tpt.aclose()
         async with wires.socket_pair() as (tpt, _other):
             await tpt.aclose()
             with pytest.raises(TransportClosed) as excinfo:
@@ -419,24 +418,20 @@ def test_the_last_words_of_a_peer_are_read_although_writing_failed() -> None:
     run(main)
 
 
-def end_of(tpt: Any) -> Callable[[], Any]:
-    async def read() -> None:
-        with pytest.raises(TransportClosed):
-            await tpt.recv()
-
-    return read
-
-
 def test_what_the_kernel_has_taken_was_sent_even_if_the_end_is_read_meanwhile() -> None:
     async def main() -> None:
         async with wires.socket_pair() as (tpt, other):
+
+            async def read_the_end() -> None:
+                with pytest.raises(TransportClosed):
+                    await tpt.recv()
+
             await tpt.send(item(0))
             other.socket.shutdown(socket.SHUT_WR)
             async with trio.open_nursery() as tn:
                 # the reader sees the end while the sender is at the checkpoint after its write
-                tn.start_soon(end_of(tpt))
+                tn.start_soon(read_the_end)
                 tn.start_soon(tpt.send, item(1))
-                tn.start_soon(end_of(tpt) if False else trio.lowlevel.checkpoint)
             assert await other.receive_some() == framed(item(0)) + framed(item(1))
 
     for _ in range(20):

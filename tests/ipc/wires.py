@@ -1,19 +1,27 @@
-"""Streams for the tests of this directory: in memory, over real sockets, and with scripted sockets."""
+"""Streams for the tests of this directory: in memory, over real sockets, and with scripted sockets; a server."""
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
+import pytest
 import trio
 import trio.testing
 
+from tractor import TransportClosed
+from tractor.ipc import Channel, Server, _connect_chan, open_ipc_server
 from tractor.ipc._transport import MsgpackTransport
 from tractor.ipc._uds import MsgpackUDSStream
 from tractor.msg import _codec
-from tractor.msg.types import Yield
+from tractor.msg.types import Aid, Yield
+from tractor.runtime import _state
+
+LOCAL = ('127.0.0.1', 0)
+PEER = Aid(name='peer', uuid='2', pid=2)
 
 
 class Address:
@@ -137,3 +145,64 @@ async def scripted(*args: Any, **kwargs: Any) -> AsyncIterator[tuple[Any, Script
         sock = ScriptedSocket(*args, **kwargs)
         tpt.stream.socket = sock  # type: ignore[assignment]
         yield tpt, sock
+
+
+# --- a server
+
+
+class Actor:
+    """What the server needs of an actor: an identity, a message loop, and a hook for the end."""
+
+    def __init__(self) -> None:
+        self.aid = Aid(name='me', uuid='1', pid=os.getpid())
+        self.served: list[Channel] = []
+        self.gone: list[tuple[Any, Channel, bool]] = []
+        self.loop: Callable[[Channel], Any] = self.read_to_the_end
+
+    async def read_to_the_end(self, chan: Channel) -> tuple[bool, Any]:
+        with suppress(TransportClosed):
+            while True:
+                await chan.recv()
+        return True, None
+
+    async def serve_channel(self, chan: Channel) -> tuple[bool, Any]:
+        self.served.append(chan)
+        result: tuple[bool, Any] = await self.loop(chan)
+        return result
+
+    async def on_peer_gone(self, uid: Any, chan: Channel, disconnected: bool) -> None:
+        self.gone.append((uid, chan, disconnected))
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
+    actor = Actor()
+    monkeypatch.setattr(_state, 'current_actor', lambda err_on_no_runtime=True: actor)
+    return actor
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What this layer logs from WARNING on, whatever levels an actor of another test has chosen."""
+    caplog.set_level('WARNING', logger='tractor.ipc')
+    return caplog
+
+
+@asynccontextmanager
+async def serving(*addrs: Any) -> AsyncIterator[Server]:
+    async with open_ipc_server() as server:
+        await server.listen_on(accept_addrs=list(addrs) or [LOCAL])
+        yield server
+
+
+@asynccontextmanager
+async def connected(server: Server, aid: Aid = PEER) -> AsyncIterator[Channel]:
+    """A peer of the server, for the block."""
+    async with _connect_chan(server.accept_addrs[0]) as chan:
+        await chan._do_handshake(aid=aid)
+        yield chan
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await trio.lowlevel.checkpoint()

@@ -215,30 +215,41 @@ class PeerListener:
 
     def __init__(self, listener: trio.SocketListener, addr: tuple[str, Any]) -> None:
         self._listener = listener
+        self._accepted: list[RawPeer] = []
         self.addr = addr
 
     async def accept(self, name: str = 'peer', is_registrar: bool | None = False) -> RawPeer:
-        """The next connection; nothing has been said on it."""
-        return RawPeer(await self._listener.accept(), name, is_registrar)
+        """The next connection, closed with the listener; nothing has been said on it."""
+        peer = RawPeer(await self._listener.accept(), name, is_registrar)
+        self._accepted.append(peer)
+        return peer
+
+    async def aclose(self) -> None:
+        """Close the listener and what it accepted."""
+        for closable in (self._listener, *(peer.stream for peer in self._accepted)):
+            await trio.aclose_forcefully(closable)
 
 
 @asynccontextmanager
 async def open_listener(addr: tuple[str, Any]) -> AsyncIterator[PeerListener]:
     """Listen at an unwrapped address, for the block."""
     place, which = addr
+    path: str | None = None
     if isinstance(which, int):
-        (listener,) = await trio.open_tcp_listeners(which, host=place)
-        async with listener:
-            yield PeerListener(listener, addr)
-        return
-    path = os.path.join(place, which)
-    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    await sock.bind(path)
-    sock.listen()
-    async with trio.SocketListener(sock) as listener:
-        try:
-            yield PeerListener(listener, addr)
-        finally:
+        (bound,) = await trio.open_tcp_listeners(which, host=place)
+    else:
+        path = os.path.join(place, which)
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(path)
+        sock.listen()
+        bound = trio.SocketListener(sock)
+    listener = PeerListener(bound, addr)
+    try:
+        yield listener
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+        if path is not None:
             os.unlink(path)
 
 
@@ -298,12 +309,13 @@ class Calling:
         tn.start_soon(self._run)
 
     async def _run(self) -> None:
-        with self.scope:
-            try:
+        try:
+            with self.scope:
                 self._outcome = await self._call()
-            except Exception as err:  # noqa: BLE001 - it is what is asked for
-                self._outcome = err
-        self.done.set()
+        except Exception as err:  # noqa: BLE001 - it is what is asked for
+            self._outcome = err
+        finally:
+            self.done.set()
 
     async def outcome(self) -> Any:
         """Wait for what it returned or raised; `None` if it was cancelled."""

@@ -93,7 +93,7 @@ def run_backend(outcome: Outcome, transport: str, printer: Printer) -> None:
     except Exception as err:  # noqa: BLE001 - becomes the result of this backend
         _unexpected(outcome, err, printer)
     finally:
-        outcome.left_over = _leftovers.find(before, pids)
+        outcome.left_over = _leftovers.settle(before, pids)
         printer.step('after', f'{len(outcome.left_over)} processes left over')
         printer.block('\n'.join(outcome.left_over), 'bad')
 

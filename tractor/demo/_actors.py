@@ -26,6 +26,12 @@ async def echo(value: Any) -> Any:
     return value
 
 
+async def how_started() -> str | None:
+    """The backend which this actor was started with, as it knows itself."""
+    await trio.lowlevel.checkpoint()
+    return tractor.current_actor().spawn_method
+
+
 async def count_primes(first: int, last: int) -> int:
     """How many primes there are in `range(first, last)`, by trial division."""
     await trio.lowlevel.checkpoint()
@@ -89,15 +95,23 @@ class Crew:
         self.turns = itertools.cycle(names)
         self.portals: dict[str, tractor.Portal] = {}
 
-    async def start_all(self, nursery: tractor.ActorNursery) -> dict[str, int]:
-        """Start them, all at once; their process ids."""
+    async def start_all(self, nursery: tractor.ActorNursery) -> dict[str, list[Any]]:
+        """Start them, all at once; the process id and the backend of each."""
         async with trio.open_nursery() as tasks:
             for name in self.names:
                 tasks.start_soon(self._start, nursery, name)
-        return {name: pid_of(portal) for name, portal in self.portals.items()}
+        return {
+            name: [pid_of(self.portals[name]), await self.portals[name].run(how_started)]
+            for name in self.names
+        }
 
     async def _start(self, nursery: tractor.ActorNursery, name: str) -> None:
-        self.portals[name] = await nursery.start_actor(name, enable_modules=[__name__])
+        self.portals[name] = await nursery.start_actor(
+            name,
+            enable_modules=[__name__],
+            # the way this supervisor was started itself
+            start_method=tractor.current_actor().spawn_method,
+        )
 
     async def obey(self, order: list[Any], stream: tractor.MsgStream, tasks: trio.Nursery) -> None:
         """Do what the root wants; see the table at the top."""

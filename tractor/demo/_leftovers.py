@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 # what the command line of an actor's process contains, whichever backend started it
-_ACTOR_MARKS = ('_subactor[', 'tractor._child', 'multiprocessing')
+_ACTOR_MARKS: tuple[str, ...] = ('_subactor[', 'tractor._child', 'multiprocessing')
+
+# seconds for helpers which `multiprocessing` gave to an actor to notice that it has ended; actors have none
+GRACE: float = 1.0
 
 
 class Proc(NamedTuple):
@@ -48,9 +52,24 @@ def _command(pid: int) -> str:
         return ''
 
 
-def find(before: dict[int, Proc], told: set[int]) -> list[str]:
+def settle(before: dict[int, Proc], told: set[int]) -> list[str]:
     """
-    What is still there of the trees started since `before`, one line a process.
+    What is left over: `find()` as lines of text, once helpers have had `GRACE` seconds to end.
+
+    Args:
+        before, told: as for `find()`.
+    """
+    deadline = time.monotonic() + GRACE
+    left = find(before, told)
+    while left and not told & left.keys() and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = find(before, told)
+    return list(left.values())
+
+
+def find(before: dict[int, Proc], told: set[int]) -> dict[int, str]:
+    """
+    What is still there of the trees started since `before`, one line a process by its pid.
 
     Args:
         before: an earlier `scan()`.
@@ -61,7 +80,7 @@ def find(before: dict[int, Proc], told: set[int]) -> list[str]:
     """
     now = scan()
     if not now:
-        return [f'process {pid}' for pid in sorted(told) if _alive(pid)]
+        return {pid: f'process {pid}' for pid in sorted(told) if _alive(pid)}
     me, group = os.getpid(), os.getpgrp()
     new = [
         proc
@@ -74,9 +93,10 @@ def find(before: dict[int, Proc], told: set[int]) -> list[str]:
         for proc in new
         if _descends(proc, me, now) or (proc.group == group and _is_actor(proc.pid))
     ]
-    return [
-        f'process {proc.pid} (state {proc.state}): {_command(proc.pid) or "-"}' for proc in ours
-    ]
+    return {
+        proc.pid: f'process {proc.pid} (state {proc.state}): {_command(proc.pid) or "-"}'
+        for proc in ours
+    }
 
 
 def _alive(pid: int) -> bool:

@@ -120,15 +120,15 @@ class Tree:
             self.outcome.boot_ms = took / actors
             self.printer.step('boot', f'{actors} actors in {took:.0f} ms')
             for name, crew in zip(TREE, crews, strict=True):
-                workers = ', '.join(f'{worker} ({pid})' for worker, pid in crew.items())
+                workers = ', '.join(f'{worker} ({pid})' for worker, (pid, _) in crew.items())
                 self.printer.block(f'{name} ({_actors.pid_of(self.portals[name])}): {workers}')
             yield
 
     @asynccontextmanager
     async def _supervisor(
         self, nursery: tractor.ActorNursery, name: str
-    ) -> AsyncIterator[dict[str, int]]:
-        """One supervisor with its workers; yields their process ids by name."""
+    ) -> AsyncIterator[dict[str, list[Any]]]:
+        """One supervisor with its workers; yields the process id and the backend of each."""
         portal = self.portals[name] = await nursery.start_actor(
             name, enable_modules=[_actors.__name__]
         )
@@ -137,7 +137,10 @@ class Tree:
             portal.open_context(_actors.supervise, workers=TREE[name]) as (ctx, crew),
             ctx.open_stream() as stream,
         ):
-            self.pids.update(crew.values())
+            self.pids.update(pid for pid, _ in crew.values())
+            wrong = {name: key for name, (_, key) in crew.items() if key != self.outcome.backend}
+            if wrong:
+                self._problem(f'not started with {self.outcome.backend}: {wrong}')
             self.contexts[name], self.streams[name] = ctx, stream
             yield crew
 

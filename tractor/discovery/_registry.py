@@ -26,7 +26,7 @@ class Registrar(Actor):
     """
 
     is_registrar = True
-    _rpc_methods = frozenset(
+    _rpc_methods = Actor._rpc_methods | frozenset(
         {
             'delete_addr',
             'find_actor',

@@ -141,15 +141,15 @@ class Channel:
                 peer = await tpt.recv()
         except (trio.TooSlowError, MsgTypeError, msgspec.DecodeError, ValueError, TypeError) as err:
             bad = err
-        if isinstance(peer, BaseException):
+        if isinstance(peer, MsgTypeError):
             bad = peer
-        if bad is not None or not isinstance(peer, Aid):
+        elif bad is None and not isinstance(peer, Aid):
+            bad = TypeError(f'expected an Aid, got {type(peer)!r}')
+        if bad is not None:
             raise TransportClosed(
-                f'Peer sent an invalid actor handshake!\n{bad or type(peer)!r}\n{tpt!r}\n',
+                f'Peer sent an invalid actor handshake!\n{bad!r}\n{tpt!r}\n',
                 loglevel='warning',
-                src_exc=bad
-                if bad is not None
-                else TypeError(f'expected an Aid, got {type(peer)!r}'),
+                src_exc=bad,
             )
         tpt.max_frame_size = MAX_FRAME_SIZE
         self._aid = peer
@@ -218,7 +218,12 @@ class Channel:
         return self._closed
 
     def pformat(self, privates: bool = False) -> str:
-        """Several lines for people: state, peer, addresses."""
+        """
+        Several lines for people: state, peer, addresses.
+
+        Args:
+            privates: show also the multiaddr, which takes a library that is slow to load, and private attributes.
+        """
         state = 'connected' if self.connected() else 'closed' if self._closed else 'disconnected'
         lines = [
             f'state: {state}',
@@ -228,7 +233,11 @@ class Channel:
         if self._transport is not None:
             lines += [f'laddr: {self.laddr}', f'raddr: {self.raddr}']
         if privates:
-            lines += [f'_exc: {self._exc!r}', f'_cancel_called: {self._cancel_called}']
+            lines += [
+                f'maddr: {self.maddr}',
+                f'_exc: {self._exc!r}',
+                f'_cancel_called: {self._cancel_called}',
+            ]
         return '<Channel(\n' + ''.join(f' |_{line}\n' for line in lines) + ')>'
 
     __str__ = pformat

@@ -13,6 +13,7 @@ A probe (`Aid.is_probe`) is answered and dropped; it touches none of these.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -38,6 +39,10 @@ _PRE_REG_HANDSHAKE_TIMEOUT: float = 10
 # Accepted connections that have not said who they are. With one more the oldest is dropped: an actor needs a
 # few milliseconds for it, so that connections which say nothing do not keep actors out.
 _MAX_HALF_OPEN: int = 256
+
+# what `accept()` fails with when a resource is exhausted, and the seconds until it is tried again
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_ACCEPT_RETRY: float = 0.1
 
 
 class Endpoint:
@@ -156,22 +161,31 @@ class Server:
                     if self._shutdown is None:
                         self._shutdown = trio.Event()
                     for endpoint in group:
-                        await listen_tn.start(self._accept, endpoint._listener, handlers)
-                        self._endpoints.append(endpoint)
+                        listen_tn.start_soon(self._accept, endpoint, handlers)
+                    self._endpoints += group
                     task_status.started(list(group))
         finally:
             self._close_group(group, scope)
 
     @trio.lowlevel.enable_ki_protection
-    async def _accept(
-        self,
-        listener: trio.SocketListener,
-        handlers: trio.Nursery,
-        task_status: trio.TaskStatus[list[trio.SocketListener]],
-    ) -> None:
-        await trio.serve_listeners(
-            self._handle, [listener], handler_nursery=handlers, task_status=task_status
-        )
+    async def _accept(self, endpoint: Endpoint, handlers: trio.Nursery) -> None:
+        # not `trio.serve_listeners()`: there the error of a handler which is cancelled at that moment is lost
+        listener = endpoint._listener
+        assert listener is not None
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as err:
+                if err.errno not in _OUT_OF_RESOURCES:
+                    raise
+                log.error('no further connections are accepted for now: %s', err)
+                await trio.sleep(_ACCEPT_RETRY)
+                continue
+            try:
+                handlers.start_soon(self._handle, stream)
+            except BaseException:
+                stream.socket.close()
+                raise
 
     def _close_group(self, group: list[Endpoint], scope: trio.CancelScope) -> None:
         for endpoint in group:

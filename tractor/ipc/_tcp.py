@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -219,7 +220,13 @@ class MsgpackTCPStream(MsgpackTransport):
         else:
             stream = await _connect(host, port)
         try:
-            return cls(stream, prefix_size=prefix_size, codec=codec)
+            transport = cls(stream, prefix_size=prefix_size, codec=codec)
+            if transport.laddr == transport.raddr:
+                # Our end happened to get the very port that it was to connect to, and so met itself.
+                raise ConnectionRefusedError(
+                    errno.ECONNREFUSED, f'Cannot connect to {addr}: nobody listens there'
+                )
         except BaseException:
             stream.socket.close()
             raise
+        return transport

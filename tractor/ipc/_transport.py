@@ -226,7 +226,7 @@ class MsgpackTransport:
                 writer.discard()
                 raise _faults.again(self._tx_lost)
             if self._writing:
-                await self._wait_turn(goal)
+                await self._wait_turn(writer, goal)
             else:
                 await self._write(writer, goal)
 
@@ -266,7 +266,7 @@ class MsgpackTransport:
             self._writing = False
             self._next_turn(writer)
 
-    async def _wait_turn(self, goal: int) -> None:
+    async def _wait_turn(self, writer: FrameWriter, goal: int) -> None:
         if self._turns is None:
             self._turns = []
         turn = goal, trio.Event()
@@ -274,7 +274,11 @@ class MsgpackTransport:
         try:
             await turn[1].wait()
         except trio.Cancelled:
-            self._turns.remove(turn)
+            if turn in self._turns:
+                self._turns.remove(turn)
+            elif not self._writing:
+                # it was this one's turn already, cancelled in the same instant: the next one writes on
+                self._next_turn(writer)
             raise
 
     def _next_turn(self, writer: FrameWriter) -> None:

@@ -91,13 +91,7 @@ def transport_from_addr(addr: Any, codec_key: str = 'msgpack') -> type[MsgpackTr
     Raises:
         NotImplementedError: there is none for this address type and codec.
     """
-    backend = backend_from_addr(addr)
-    try:
-        return _key_to_transport[codec_key, backend.proto_key]
-    except KeyError:
-        raise NotImplementedError(
-            f'no transport speaks {codec_key!r} over {backend.proto_key!r}'
-        ) from None
+    return _transport_of(backend_from_addr(addr), codec_key)
 
 
 def transport_from_stream(stream: Any, codec_key: str = 'msgpack') -> type[MsgpackTransport]:
@@ -105,12 +99,22 @@ def transport_from_stream(stream: Any, codec_key: str = 'msgpack') -> type[Msgpa
     The transport class for a connected stream.
 
     Raises:
-        NotImplementedError: it is no `trio.SocketStream`, or its socket family belongs to no transport.
+        NotImplementedError: it is no `trio.SocketStream`, its socket family belongs to no transport, or
+            that one does not speak this codec.
     """
     if not isinstance(stream, trio.SocketStream):
         raise NotImplementedError(f'no transport for a stream of type {type(stream).__name__}')
     family = int(stream.socket.family)
     for backend in _backends:
         if family in backend.families:
-            return _key_to_transport[codec_key, backend.proto_key]
+            return _transport_of(backend, codec_key)
     raise NotImplementedError(f'no transport for the socket family {family}')
+
+
+def _transport_of(backend: Backend, codec_key: str) -> type[MsgpackTransport]:
+    try:
+        return _key_to_transport[codec_key, backend.proto_key]
+    except KeyError:
+        raise NotImplementedError(
+            f'no transport speaks {codec_key!r} over {backend.proto_key!r}'
+        ) from None

@@ -22,6 +22,7 @@ import trio
 from tractor._context import Context, mk_context
 from tractor.discovery._addr import mk_uuid
 from tractor.msg.types import Start
+from tractor.runtime import _flow, _state
 
 if TYPE_CHECKING:
     from tractor.ipc import Channel
@@ -172,6 +173,12 @@ class CallTable:
         if msg_buffer_size is not None:
             ctx._rx_chan.max_buffer_size = msg_buffer_size
         return ctx
+
+    async def _stream_room(self, cid: str) -> int:
+        """For peers: how much more they may send in a dialog of ours; waits until that is worth it."""
+        ctx = _state.current_ipc_ctx()
+        assert ctx is not None
+        return await _flow.stream_room(ctx.chan, cid)
 
     def _call_begins(self, chan: Channel, ctx: Context, func: Callable[..., Any]) -> None:
         if not self._rpc_tasks:

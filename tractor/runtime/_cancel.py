@@ -100,6 +100,11 @@ class Cancellable(CallTable):
                 self._cancel_complete.set()
         return True
 
+    def _takes_requests(self) -> bool:
+        """Whether a task can be started for a peer: not once the nursery of these tasks is coming down."""
+        tn = self._service_tn
+        return not (self._cancel_called or tn is None or tn.cancel_scope.cancel_called)
+
     def going_down(self) -> ContextCancelled:
         """What a request gets that comes too late."""
         asker = self._cancel_called_by or self._aid

@@ -50,7 +50,7 @@ class ContextState:
     _stream_opened: bool = False
     _stream: MsgStream | None = None
     _allow_overruns: bool = False
-    _overrun_told: bool = False
+    _overrun: StreamOverrun | None = None
     _peer_stopped: bool = False
     _strict_started: bool = False
     _cancel_on_msgerr: bool = True

@@ -102,11 +102,6 @@ class Call:
         """What both ends of the dialog, and `StartAck`, call this kind."""
         return 'asyncgen' if self.kind == 'stream' else self.kind
 
-    def discard(self) -> None:
-        """It will not be run."""
-        if inspect.iscoroutine(self.target):
-            self.target.close()
-
 
 def _with_stream_args(
     func: Callable[..., Any], ctx: Context, kwargs: dict[str, Any]

@@ -40,9 +40,7 @@ def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None)
     mine = [ctx for ctx in actor._contexts.values() if ctx.chan is chan]
     if not mine:
         return
-    reason = (
-        chan._exc or closed or TransportClosed(f'the connection to {chan.aid} was closed here\n')
-    )
+    reason = chan._exc or closed or _closed_here(chan)
     later: list[Context] = []
     for ctx in mine:
         if not ctx.is_requester:
@@ -54,6 +52,11 @@ def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None)
             actor._forget(ctx)
     if later:
         _lose_after_grace(actor, later, reason)
+
+
+def _closed_here(chan: Channel) -> TransportClosed:
+    peer = chan.aid.reprol() if chan.aid else 'an unknown peer'
+    return TransportClosed(f'the connection to {peer} was closed here\n')
 
 
 def _name_peer(chan: Channel, closed: TransportClosed) -> None:

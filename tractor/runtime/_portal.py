@@ -16,6 +16,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -343,8 +344,11 @@ def _acked_or_over(ctx: Context) -> bool:
 
 
 def _is_plain_coroutine_function(func: Any) -> bool:
-    return inspect.iscoroutinefunction(func) and not getattr(
-        func, '_tractor_stream_function', False
+    # a partial is called one too, but has no name to be found by
+    return (
+        inspect.iscoroutinefunction(func)
+        and not isinstance(func, partial)
+        and not getattr(func, '_tractor_stream_function', False)
     )
 
 

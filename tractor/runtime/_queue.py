@@ -24,12 +24,13 @@ class StreamQueue:
     `trio.ClosedResourceError` at once.
     """
 
-    __slots__ = ('_closed', '_ended', '_items', '_readers', 'max_buffer_size')
+    __slots__ = ('_closed', '_ended', '_items', '_readers', '_senders', 'max_buffer_size')
 
     def __init__(self, capacity: int) -> None:
         self.max_buffer_size = capacity
         self._items: deque[Any] = deque()
         self._readers = trio.lowlevel.ParkingLot()
+        self._senders: trio.Event | None = None
         self._ended = False
         self._closed = False
 
@@ -71,20 +72,41 @@ class StreamQueue:
             self._readers.unpark()
         return True
 
+    async def wait_room(self) -> int:
+        """Wait until at least half of the capacity is free, or nothing is kept any more; how many items fit."""
+        while not self.ended and len(self._items) * 2 > self.max_buffer_size:
+            if self._senders is None:
+                self._senders = trio.Event()
+            await self._senders.wait()
+        return max(1, self.max_buffer_size - len(self._items))
+
+    def _wake_senders(self) -> None:
+        if self._senders is not None:
+            self._senders.set()
+            self._senders = None
+
     def clear(self) -> None:
         """Drop what is queued."""
         self._items.clear()
+        self._wake_senders()
 
     def end(self) -> None:
         """Nothing more will come."""
         self._ended = True
         self._readers.unpark_all()
+        self._wake_senders()
 
     def close(self) -> None:
         """Drop what is queued; readers are woken."""
         self._closed = True
-        self._items.clear()
+        self.clear()
         self._readers.unpark_all()
+
+    def _pop(self) -> Any:
+        item = self._items.popleft()
+        if self._senders is not None and len(self._items) * 2 <= self.max_buffer_size:
+            self._wake_senders()
+        return item
 
     def get_nowait(self) -> Any:
         """
@@ -96,7 +118,7 @@ class StreamQueue:
             trio.ClosedResourceError: the queue was closed.
         """
         if self._items:
-            return self._items.popleft()
+            return self._pop()
         if self._closed:
             raise trio.ClosedResourceError('this dialog is over')
         if self._ended:
@@ -113,7 +135,7 @@ class StreamQueue:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._items:
-            item = self._items.popleft()
+            item = self._pop()
             await trio.lowlevel.cancel_shielded_checkpoint()
             return item
         while True:

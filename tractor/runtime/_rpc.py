@@ -205,19 +205,19 @@ class MessageLoop:
             await self._make_room(ctx, msg)
 
     async def _make_room(self, ctx: Context, msg: Any) -> None:
-        if ctx._overrun_told:
+        if ctx._overrun is not None:
             return
         for _ in range(_ROOM_TURNS):
             await trio.lowlevel.checkpoint()
             if ctx.deliver(msg):
                 return
-        ctx._overrun_told = True
         where = 'its stream' if ctx._stream_opened else 'no stream, it opened none yet'
         overrun = StreamOverrun(
             f'{ctx._nsf}: more than {ctx._rx_chan.max_buffer_size} messages wait unread in {where}\n'
             f'sender: {self.peer}\n',
             sender=self.peer,
         )
+        ctx._overrun = overrun
         self.tn.start_soon(self._reply_error, overrun, ctx.cid)
 
     def _on_actor_error(self, msg: Error) -> None:
@@ -264,17 +264,10 @@ class MessageLoop:
         except Exception as err:  # noqa: BLE001 - goes to whoever asked
             self._push(pack_error(err, cid=msg.cid, src_uid=actor.aid.uid))
             return
-        try:
-            assert actor._service_tn is not None
-            actor._service_tn.start_soon(_run.run_call, actor, chan, call, name=msg.func)
-        except RuntimeError as err:
-            # the service nursery has ended without a cancellation: the listeners were closed, or it failed
-            log.cancel('%s is not run any more: %s', msg.func, err)
-            call.discard()
-            actor._call_ended(chan, call.ctx)
-            self._push(pack_error(actor.going_down(), cid=msg.cid, src_uid=actor.aid.uid))
-        else:
-            self._push(StartAck(cid=msg.cid, functype=call.functype))
+        service_tn = actor._service_tn
+        assert service_tn is not None
+        service_tn.start_soon(_run.run_call, actor, chan, call, name=msg.func)
+        self._push(StartAck(cid=msg.cid, functype=call.functype))
 
     def _check(self, msg: Start) -> None:
         if tuple(msg.uid) != self.peer:
@@ -286,7 +279,7 @@ class MessageLoop:
         """The call that is asked for, entered in the tables; all reasons to refuse it raise here."""
         actor, chan = self.actor, self.chan
         self._check(msg)
-        if actor._cancel_called:
+        if not actor._takes_requests():
             raise actor.going_down()
         if msg.ns == 'self':
             func = actor._get_method(msg.func)

@@ -21,7 +21,7 @@ from tractor import log as _log
 from tractor._exceptions import ModuleNotExposed, TransportClosed
 from tractor.discovery._addr import wrap_address
 from tractor.msg.types import Aid
-from tractor.runtime import _loss, _rpc, _state
+from tractor.runtime import _flow, _loss, _rpc, _state
 from tractor.runtime._cancel import Cancellable
 from tractor.runtime._main import async_main as async_main
 from tractor.runtime._mods import get_mod_nsps2fps, load_modules
@@ -58,7 +58,7 @@ class Actor(Cancellable):
     is_registrar: bool = False
 
     # `Actor` methods which peers may call; everything else is answered with an error
-    _rpc_methods: frozenset[str] = frozenset()
+    _rpc_methods: frozenset[str] = frozenset({_flow.ROOM_REQUEST})
 
     def __init__(
         self,

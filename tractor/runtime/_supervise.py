@@ -156,6 +156,7 @@ class ActorNursery:
 
         Raises:
             ModuleNotFoundError: one of the modules cannot be imported here; so do other errors of importing.
+            TypeError: `enable_modules` is a string.
             ValueError: no such `start_method`.
             RuntimeError: that backend does not work here, or this nursery's block has ended.
             RuntimeFailure: this nursery, or this actor, is being cancelled.
@@ -175,7 +176,7 @@ class ActorNursery:
         subactor = Actor(
             name,
             mk_uuid(),
-            enable_modules=[*(enable_modules or ()), *(rpc_module_paths or ())],
+            enable_modules=module_paths(enable_modules, rpc_module_paths),
             loglevel=loglevel or self._actor.loglevel or _log.get_loglevel(),
             inherit_parent_main=inherit_parent_main,
         )
@@ -265,7 +266,7 @@ class ActorNursery:
             name or fn_name,
             bind_addrs=bind_addrs,
             rpc_module_paths=rpc_module_paths,
-            enable_modules=[module, *(enable_modules or ())],
+            enable_modules=[module, *module_paths(enable_modules)],
             loglevel=loglevel,
             infect_asyncio=infect_asyncio,
             inherit_parent_main=inherit_parent_main,
@@ -421,6 +422,19 @@ class ActorNursery:
         return _outcome.merge(
             [err for _, err in errors], self._interrupt, 'tractor.ActorNursery errored with'
         )
+
+
+def module_paths(*lists: list[str] | None) -> list[str]:
+    """
+    Several lists of module paths as one.
+
+    Raises:
+        TypeError: one is a string, whose characters would be taken for modules.
+    """
+    for paths in lists:
+        if isinstance(paths, str):
+            raise TypeError(f'modules must be given as a list of paths: [{paths!r}], not {paths!r}')
+    return [path for paths in lists for path in paths or ()]
 
 
 def _module_level_name(fn: Callable[..., Any]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ import trio
 from tractor import log as _log
 from tractor.runtime import _state
 from tractor.runtime._runtime import Actor, async_main
+from tractor.spawn import _spawn
 from tractor.trionics import patches
 
 log = _log.get_logger()
@@ -41,6 +42,8 @@ def _actor_child_main(
         spawn_method: the backend which started this.
     """
     patches.apply_all()
+    # children of this one are started like itself unless they say otherwise
+    _spawn.try_set_start_method(spawn_method)
     name, uuid = uid
     actor = Actor(
         name, uuid, loglevel=loglevel, spawn_method=spawn_method, inherit_parent_main=False

@@ -173,6 +173,8 @@ async def supervise_child(
         actor_nursery._actor._actoruid2nursery[uid] = actor_nursery
         child.settled.set()
         task_status.started(child.portal)
+        # when the spawner was cancelled meanwhile, that call has not handed over this task, and nobody has a portal
+        await trio.lowlevel.checkpoint_if_cancelled()
         with child.abandoned:
             await proc.wait()
     finally:

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, str] = {'mp_spawn': 'spawn', 'mp_forkserver': 'forkserver'}
 
-# imported once in the fork server: a child then costs a fork instead of these imports
-_PRELOAD: list[str] = ['trio', 'msgspec', 'tractor', 'tractor.spawn._entry']
+# imported once in the fork server: a child then costs a fork instead of these imports; those in the second part are
+# what every child comes to need, and nobody has to have
+_PRELOAD: list[str] = [
+    *('trio', 'msgspec', 'tractor', 'tractor.spawn._entry'),
+    *('colorlog', 'encodings.idna', 'pkgutil', 'platformdirs.unix', 'setproctitle'),
+]
 
 
 @cache

@@ -7,11 +7,16 @@ from ._beg import (
     is_multi_cancelled,
 )
 from ._boxed import BoxedMaybeException
+from ._broadcast import AsyncReceiver, BroadcastReceiver, Lagged, broadcast_receiver
 from ._mngrs import gather_contexts, maybe_open_nursery
 from ._taskc import maybe_raise_from_masking_exc, start_or_cancel
 
 __all__ = [
+    'AsyncReceiver',
     'BoxedMaybeException',
+    'BroadcastReceiver',
+    'Lagged',
+    'broadcast_receiver',
     'collapse_eg',
     'collapse_exception_group',
     'gather_contexts',
