@@ -226,3 +226,108 @@ async def swallow_cancellation(ctx: Context) -> str:
         await trio.sleep_forever()
     except trio.Cancelled:
         return 'too late'
+
+
+@tractor.context
+async def no_start(ctx: Context) -> str:
+    return 'too soon'
+
+
+@tractor.context
+async def start_badly(ctx: Context) -> list[str]:
+    """Everything that `started()` refuses, then what it takes; what the refusals were."""
+    seen = []
+    for value in (object(), 1):
+        try:
+            await ctx.started(value)
+        except Exception as err:  # noqa: BLE001
+            seen.append(type(err).__name__)
+    try:
+        await ctx.started(2)
+    except RuntimeError as err:
+        seen.append(type(err).__name__)
+    try:
+        await ctx.wait_for_result()
+    except RuntimeError as err:
+        seen.append(type(err).__name__)
+    return seen
+
+
+@tractor.context(pld_spec=str | None | list[str])
+async def start_off_spec(ctx: Context, validate: bool = True) -> list[str]:
+    seen: list[str] = []
+    try:
+        await ctx.started(5, validate_pld_spec=validate)
+    except tractor.MsgTypeError as mte:
+        seen = [type(mte).__name__, mte.tb_str, str(mte.expected_msg_type.__name__)]
+    if validate:
+        await ctx.started('fine')
+    else:
+        await trio.sleep_forever()
+    return seen
+
+
+@tractor.context
+async def start_unequal(ctx: Context) -> str:
+    try:
+        await ctx.started((1, 2), strict_pld_parity=True)
+    except tractor.MsgTypeError as mte:
+        await ctx.started([1, 2], strict_pld_parity=True)
+        return mte.message
+    return 'nothing'
+
+
+@tractor.context
+async def raise_it(ctx: Context, name: str) -> None:
+    await ctx.started()
+    match name:
+        case 'group':
+            raise ExceptionGroup('two', [ValueError('one'), KeyError('other')])
+        case 'single':
+            async with trio.open_nursery():
+                raise ValueError('alone')
+        case 'unknown':
+            raise type('Homemade', (Exception,), {})('boom')
+        case 'closed':
+            raise tractor.TransportClosed('of another connection\n')
+        case _:
+            raise getattr(__import__('builtins'), name)('boom')
+
+
+@tractor.context
+async def who_is_current(ctx: Context) -> list[bool]:
+    """Whether the current context is this one: here, in a child task, and around another one."""
+    seen = [tractor.current_ipc_ctx() is ctx]
+
+    async def look() -> None:
+        seen.append(tractor.current_ipc_ctx() is ctx)
+
+    await ctx.started()
+    async with trio.open_nursery() as tn:
+        tn.start_soon(look)
+    return seen
+
+
+@tractor.context
+async def named_otherwise(first: int, anything: Context | None, last: int = 3) -> int:
+    assert anything is not None
+    await anything.started()
+    return first + last
+
+
+@tractor.context
+async def note_cancellation(ctx: Context) -> None:
+    await ctx.started(list(uid()))
+    try:
+        await trio.sleep_forever()
+    finally:
+        noted.append([type(ctx.maybe_error).__name__, ctx.canceller])
+        mark('noted').set()
+
+
+noted: list[Any] = []
+
+
+async def get_noted() -> list[Any]:
+    await await_mark('noted')
+    return noted

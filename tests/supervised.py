@@ -92,7 +92,7 @@ async def spin(ctx: tractor.Context) -> None:
 @tractor.context
 async def block(ctx: tractor.Context) -> None:
     await ctx.started(os.getpid())
-    time.sleep(1000)  # noqa: ASYNC251 - stuck on purpose
+    time.sleep(1000)  # noqa: ASYNC251  # stuck on purpose
 
 
 @tractor.context

@@ -339,3 +339,29 @@ def test_a_complaint_about_our_sending(evil: Any, how: str) -> None:
         assert ctx.cancel_called is (how == 'cancel')
 
     evil(body)
+
+
+def test_a_peer_that_knows_no_back_pressure(evil: Any) -> None:
+    """It is asked once, and then sent to as fast as we like."""
+
+    async def body(peer: Any) -> None:
+        async def answer() -> None:
+            cid = await peer.accept(lambda cid: Started(cid=cid, pld=None))
+            asked = await peer.hear(Start)
+            assert (asked.ns, asked.func, asked.kwargs) == ('self', '_stream_room', {'cid': cid})
+            refusal = AttributeError('_stream_room')
+            await peer.say(pack_error(refusal, cid=asked.cid, src_uid=peer.aid.uid))
+            for _ in range(100):
+                await peer.hear(Yield)
+            await peer.hear(Stop)
+            await peer.say(Return(cid=cid, pld='done'))
+
+        async with trio.open_nursery() as tn:
+            tn.start_soon(answer)
+            async with peer.portal.open_context(peers.give) as (ctx, _):
+                async with ctx.open_stream(backpressure=True) as stream:
+                    for number in range(100):
+                        await stream.send(number)
+                assert await ctx.wait_for_result() == 'done'
+
+    evil(body)

@@ -48,7 +48,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         '_child',
     ),
     5: ('', '_root', '_clustering', 'to_actor', 'experimental.*', 'devx.*'),
-    6: ('_testing.*', 'devx.cli', 'demo'),
+    6: ('_testing.*', 'devx.cli', 'demo.*'),
 }
 """Modules by layer, relative to the package; `x.*` is a package with all in it unless named
 elsewhere, `''` the package's own surface. A module may import from its own layer and below."""

@@ -31,7 +31,7 @@ class Box:
 
 
 async def where(depth: int) -> list:
-    here = [where.__module__, STATE, Box.value, sys.modules['__main__'].STATE]
+    here = [where.__module__, STATE, Box.value, getattr(sys.modules['__main__'], 'STATE', '-')]
     if not depth:
         return [here]
     async with tractor.open_nursery() as an:
@@ -118,11 +118,20 @@ def test_a_package_with_a_main_module(tmp_path: Path, method: str) -> None:
     (package / '__init__.py').write_text('')
     (package / 'app.py').write_text(program())
     (package / '__main__.py').write_text('import trio\nfrom pkg.app import main\ntrio.run(main)\n')
-    lines = programs.run('-m', 'pkg', method, cwd=tmp_path).splitlines()
-    assert [line.split('|')[0] for line in lines] == [
-        *['pkg.app'] * 3,
-        'set by the module itself',
+    assert programs.run('-m', 'pkg', method, cwd=tmp_path).splitlines() == [
+        *['pkg.app|set by the module itself|of the class|-'] * 3,
+        'set by the module itself|1',
     ]
+
+
+def test_a_function_of_a_package_main_is_refused(tmp_path: Path, method: str) -> None:
+    package = tmp_path / 'pkg'
+    package.mkdir()
+    (package / '__init__.py').write_text('')
+    (package / '__main__.py').write_text(no_file(method))
+    _, kind, *message = programs.run('-m', 'pkg', cwd=tmp_path).splitlines()
+    assert kind == 'TypeError'
+    assert '__main__.py' in '\n'.join(message)
 
 
 # --- without a file

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,9 +13,8 @@ import trio
 import tractor
 from tractor import RemoteActorError
 from tractor._code_load import load_module_from_path
-from tractor._exceptions import ActorFailure, ContextCancelled
+from tractor._exceptions import ContextCancelled
 from tractor._testing import run_bounded
-from tractor.runtime import _supervise
 
 pytestmark = pytest.mark.spawns
 
@@ -284,135 +281,6 @@ def test_the_body_is_not_interrupted_by_errors_it_does_not_await(run: Any) -> No
     assert log == [1]
 
 
-# --- interrupts
-
-
-@pytest.mark.parametrize('how', ['raised', 'signal'])
-def test_an_interrupt_is_bare(run: Any, how: str) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        await an.start_actor('daemon')
-        await an.run_in_actor(supervised.forever)
-        if how == 'raised':
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-        await trio.sleep_forever()
-
-    assert type(outcome(run, body)) is KeyboardInterrupt
-
-
-def test_an_interrupt_beside_errors_is_bare(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        portal = await an.run_in_actor(supervised.fail)
-        with pytest.raises(RemoteActorError):
-            await portal.wait_for_result()
-        raise KeyboardInterrupt
-
-    assert type(outcome(run, body)) is KeyboardInterrupt
-
-
-def test_an_interrupt_while_the_block_waits(options: Options) -> None:
-    async def main() -> float:
-        async with trio.open_nursery() as tn:
-            begin = 0.0
-            try:
-                async with tractor.open_nursery(**options) as an:
-                    await an.start_actor('daemon')
-                    tn.start_soon(_raise_sigint_when, an._join_procs)
-                    begin = trio.current_time()
-            except KeyboardInterrupt:
-                return trio.current_time() - begin
-        return float('inf')
-
-    assert run_bounded(main) < 2.9
-
-
-@trio.lowlevel.enable_ki_protection
-async def _raise_sigint_when(event: trio.Event) -> None:
-    await event.wait()
-    signal.raise_signal(signal.SIGINT)
-
-
-def test_a_second_interrupt_kills(options: Options) -> None:
-    times = {}
-
-    async def main() -> None:
-        async with tractor.open_nursery(**options) as an, trio.open_nursery() as tn:
-            portal = await an.start_actor('slow', enable_modules=['supervised'])
-            times['pid'] = await tn.start(open_slow_context, portal)
-            trio.lowlevel.spawn_system_task(interrupt_again, an)
-            signal.raise_signal(signal.SIGINT)
-
-    async def open_slow_context(portal: tractor.Portal, task_status: Any) -> None:
-        async with portal.open_context(supervised.slow_cleanup, delay=30) as (_, pid):
-            task_status.started(pid)
-            await trio.sleep_forever()
-
-    async def interrupt_again(an: tractor.ActorNursery) -> None:
-        while not an.cancel_called:
-            await trio.lowlevel.checkpoint()
-        times['again'] = trio.current_time()
-        signal.raise_signal(signal.SIGINT)
-
-    async def timed() -> None:
-        try:
-            await main()
-        finally:
-            times['over'] = trio.current_time()
-
-    with pytest.raises(KeyboardInterrupt):
-        run_bounded(timed)
-    assert times['over'] - times['again'] < 1
-    assert not os.path.exists(f'/proc/{times["pid"]}')
-
-
-# --- cancellation
-
-
-def test_cancelled_from_around(options: Options) -> None:
-    async def main() -> None:
-        with trio.CancelScope() as scope:
-            async with tractor.open_nursery(**options) as an:
-                await an.start_actor('daemon')
-                await an.run_in_actor(supervised.forever)
-                scope.cancel()
-                await trio.sleep_forever()
-        assert scope.cancelled_caught
-        assert an.cancel_called
-        assert an._children == {}
-
-    run_bounded(main)
-
-
-def test_cancelled_from_around_while_the_block_waits(options: Options) -> None:
-    async def main() -> None:
-        async with trio.open_nursery() as tn:
-            with trio.CancelScope() as scope:
-                async with tractor.open_nursery(**options) as an:
-                    await an.start_actor('daemon')
-                    tn.start_soon(_cancel_when, an._join_procs, scope)
-            assert scope.cancelled_caught
-            assert an.cancel_called
-
-    run_bounded(main)
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
-def test_a_cancellation_beside_errors_does_not_hide_them(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        boom = ValueError('boom')
-        async with trio.open_nursery() as tn:
-            tn.start_soon(trio.sleep_forever)
-            await an.start_actor('daemon')
-            raise boom
-
-    err = outcome(run, body)
-    assert type(err) is ValueError
-
-
 # --- sub-trees
 
 
@@ -445,109 +313,3 @@ def test_a_group_raised_by_a_function(run: Any) -> None:
     err = outcome(run, body)
     assert type(err) is RemoteActorError
     assert err.boxed_type is ExceptionGroup
-
-
-# --- silent deaths
-
-
-def test_a_one_shot_that_dies_at_once(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        # whether it is known to have begun is a matter of luck; what is raised is not
-        await an.run_in_actor(supervised.die, code=4, at_once=True)
-
-    err = outcome(run, body)
-    assert type(err) is ActorFailure
-    assert 'exited with code 4' in str(err)
-    assert isinstance(err.__cause__, tractor.TransportClosed)
-
-
-@pytest.mark.parametrize('early', [False, True], ids=['in the block', 'before its end'])
-def test_a_one_shot_that_dies(run: Any, early: bool) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        portal = await an.run_in_actor(supervised.die, code=3)
-        if early:
-            [child] = an._children.values()
-            with pytest.raises(tractor.TransportClosed):
-                await portal.wait_for_result()
-            await child.gone.wait()
-
-    err = outcome(run, body)
-    assert type(err) is ActorFailure
-    assert 'exited with code 3' in str(err)
-    assert isinstance(err.__cause__, tractor.TransportClosed)
-
-
-def test_a_one_shot_that_is_killed(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        await an.run_in_actor(supervised.get_killed)
-
-    err = outcome(run, body)
-    assert type(err) is ActorFailure
-    assert 'was killed by SIGKILL' in str(err)
-
-
-def test_a_dead_one_shot_beside_a_body_error(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        portal = await an.run_in_actor(supervised.get_killed)
-        with pytest.raises(tractor.TransportClosed):
-            await portal.wait_for_result()
-        raise ValueError('boom')
-
-    err = outcome(run, body)
-    assert isinstance(err, ExceptionGroup)
-    assert [type(member) for member in err.exceptions] == [ValueError, ActorFailure]
-
-
-@pytest.mark.parametrize('how', ['die', 'get_killed'])
-def test_a_daemon_that_dies_is_logged_and_fails_its_callers(
-    run: Any, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logged: list[str] = []
-    monkeypatch.setattr(
-        'tractor.spawn._life.log.error', lambda text, *args, **_: logged.append(text % args)
-    )
-
-    async def body(an: tractor.ActorNursery) -> None:
-        portal = await an.start_actor('mortal', enable_modules=['supervised'])
-        other = await an.start_actor('other', enable_modules=['supervised'])
-        [child, _] = an._children.values()
-        with pytest.raises(tractor.TransportClosed):
-            await portal.run(getattr(supervised, how))
-        await child.gone.wait()
-        assert list(an._children) == [other.chan.aid.uid]
-        assert await other.run(supervised.give, value=1) == 1
-        await an.cancel()
-
-    an = run(body)
-    assert an.errors == {}
-    assert not an.cancelled_caught
-    assert len(logged) == 1
-    assert logged[0].startswith('mortal@')
-
-
-def test_a_dead_daemon_does_not_hold_up_the_block(run: Any) -> None:
-    async def body(an: tractor.ActorNursery) -> None:
-        portal = await an.start_actor('mortal', enable_modules=['supervised'])
-        with pytest.raises(tractor.TransportClosed):
-            await portal.run(supervised.die)
-
-    assert run(body).errors == {}
-
-
-def test_a_child_that_cannot_be_ended_is_reported(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = _supervise._spawn.end_child
-
-    async def give_up(child: Any, *, ask: bool = True) -> None:
-        await real(child, ask=ask)
-        raise ActorFailure('it cannot be killed')
-
-    monkeypatch.setattr(_supervise._spawn, 'end_child', give_up)
-
-    async def body(an: tractor.ActorNursery) -> None:
-        await an.start_actor('daemon')
-        await an.cancel()
-
-    err = outcome(run, body)
-    assert type(err) is ActorFailure

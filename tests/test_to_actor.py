@@ -190,7 +190,7 @@ class _NoHandle:
         (there.by_position, (1,), 'position only'),
         (there.many, (1, 2), 'position only'),
         (there.not_async, (), 'async function'),
-        (there.a_context, (), 'open_context'),
+        (there.a_context, (), 'async function'),
         (partial(partial), (), 'async function'),
         (_NoHandle().run, (), 'belongs to an object'),
         (None, (), 'None'),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,8 @@ from tractor.discovery._registry import Registrar
 from tractor.runtime import _state
 from tractor.runtime._main import async_main
 from tractor.runtime._runtime import Actor
-from tractor.runtime._supervise import module_paths, set_root_opener
+from tractor.runtime._supervise import set_root_opener
+from tractor.runtime._targets import module_paths
 from tractor.spawn import _spawn
 from tractor.trionics._beg import collapse_eg, is_multi_cancelled
 from tractor.trionics._taskc import start_or_cancel
@@ -80,6 +81,8 @@ async def open_root_actor(
     `TRACTOR_LOGLEVEL` and `TRACTOR_SPAWN_METHOD` override the arguments. At the end everything below is down, and
     what is global to the process is as it was. An interrupt leaves the block as a bare `KeyboardInterrupt`.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError('an actor runtime runs on trio: start your program with `trio.run()`')
     running = _state.current_actor(err_on_no_runtime=False)
     if running is not None:
         raise RuntimeFailure(f'this process has an actor already: {running.aid.reprol()}')
@@ -96,6 +99,7 @@ async def open_root_actor(
         )
     saved = _state.snapshot()
     saved_method = _spawn._spawn_method
+    saved_log = _log.get_logger(name='tractor').logger.level
     actor: Actor | None = None
     try:
         with maybe_block_bp():
@@ -118,6 +122,7 @@ async def open_root_actor(
         if actor is not None:
             _state.set_current_actor(None)
             log.info('Root actor terminated')
+        _log.get_logger(name='tractor').logger.setLevel(saved_log)
 
 
 async def _make_root(
@@ -135,6 +140,7 @@ async def _make_root(
     level = _set_loglevel(loglevel)
     _set_method(start_method)
     regs = [wrap_address(addr) for addr in registry_addrs or default_lo_addrs(transports)]
+    _check_registry_addrs(regs)
     _check_registry_protos(regs, transports)
     _state._runtime_vars['_is_root'] = True
     _state._runtime_vars['_enable_tpts'] = transports
@@ -164,7 +170,7 @@ async def _make_root(
     ]
 
 
-def _check_transports(enable_transports: list[str] | None) -> list[str]:
+def _check_transports(enable_transports: Iterable[str] | None) -> list[str]:
     if enable_transports is None:
         enable_transports = _state.current_ipc_protos()
     transports = list(enable_transports)
@@ -174,6 +180,14 @@ def _check_transports(enable_transports: list[str] | None) -> list[str]:
         )
     get_address_cls(transports[0])
     return transports
+
+
+def _check_registry_addrs(regs: list[Any]) -> None:
+    for addr in regs:
+        if not addr.is_valid:
+            raise ValueError(
+                f'nobody could find a registry at {addr.unwrap()}: give a real address and port'
+            )
 
 
 def _check_registry_protos(regs: list[Any], transports: list[str]) -> None:
@@ -216,12 +230,16 @@ async def _run_root(actor: Actor, accept_addrs: list[Any]) -> AsyncIterator[None
         try:
             yield
         except (Exception, BaseExceptionGroup) as err:
-            if not is_multi_cancelled(err):
+            if not is_multi_cancelled(err) and not _has_interrupt(err):
                 log.exception('Root actor crashed')
             raise
         finally:
             with trio.CancelScope(shield=True):
                 await actor.cancel(None)
+
+
+def _has_interrupt(err: BaseException) -> bool:
+    return isinstance(err, BaseExceptionGroup) and err.subgroup(KeyboardInterrupt) is not None
 
 
 def run_daemon(

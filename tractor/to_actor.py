@@ -109,8 +109,6 @@ def _bind(
     _module_level_name(fn)
     if inspect.ismethod(fn):
         raise TypeError(f'{fn!r} belongs to an object, which stays here: pass a function')
-    if hasattr(fn, '_tractor_context_meta'):
-        raise TypeError(f'{fn!r} is a context: open it with `Portal.open_context()`')
     bound = inspect.signature(fn).bind(*args, **given)
     kwargs: dict[str, Any] = {}
     for key, value in bound.arguments.items():

@@ -101,20 +101,32 @@ def _interpreters() -> set[int]:
 
 def _used_by_others(path: Path, session: str) -> bool:
     """Tell whether a process outside of this session has the file `path` open or mapped."""
-    name = str(path)
+    try:
+        wanted = _identity(path.stat())
+    except FileNotFoundError:
+        return False
     ours = {proc.pid for proc in _procs.of_session(session, exclude=set())} | {os.getpid()}
-    return any(name in _files_of(pid) for pid in _procs.scan() if pid not in ours)
+    return any(wanted in _files_of(pid) for pid in _procs.scan() if pid not in ours)
 
 
-def _files_of(pid: int) -> set[str]:
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _files_of(pid: int) -> set[tuple[int, int]]:
+    """Device and inode of each file a process uses: a name says nothing, a semaphore was mapped under another."""
     base = Path('/proc', str(pid))
     try:
-        maps = (base / 'maps').read_text(errors='replace')
-        fds = [os.readlink(link) for link in (base / 'fd').iterdir()]
+        found = {_identity(link.stat()) for link in (base / 'fd').iterdir()}
+        mapped = (base / 'maps').read_text(errors='replace')
     except OSError:
         # it ended, or belongs to another user
         return set()
-    return {*fds, *(line.split(maxsplit=5)[-1] for line in maps.splitlines())}
+    for line in mapped.splitlines():
+        device, inode = line.split(maxsplit=5)[3:5]
+        major, minor = (int(part, 16) for part in device.split(':'))
+        found.add((os.makedev(major, minor), int(inode)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,7 @@ class FrameWriter:
             return
         self._block = None
         if self._rest is None:
-            self.written = self._block_end if self._frames else self.pushed
+            self.written = self._block_end
 
     def discard(self) -> None:
         """Forget everything unwritten: the stream is gone, nobody else will be served."""

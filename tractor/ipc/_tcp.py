@@ -73,6 +73,8 @@ class TCPAddress(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _packed_ip(self._host)
+        if not 0 <= self._port < 1 << 16:
+            raise ValueError(f'a TCP port is between 0 and 65535, not {self._port}')
 
     @property
     def is_valid(self) -> bool:

@@ -94,7 +94,7 @@ def lose(contexts: list[Context], closed: BaseException) -> None:
 
 
 def lose_peer(actor: Actor, uid: tuple[str, str], closed: TransportClosed) -> None:
-    """The process of this peer was killed: no dialog with it has a future."""
+    """The process of this peer died: no dialog with it has a future."""
     lose(
         [ctx for ctx in actor._contexts.values() if ctx.is_requester and _peer_of(ctx) == uid],
         closed,

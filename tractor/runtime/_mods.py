@@ -71,7 +71,14 @@ def load_modules(files: dict[str, str], parent_main: dict[str, str]) -> dict[str
 
 
 def _replay_main(parent_main: dict[str, Any]) -> None:
-    if name := parent_main.get('init_main_from_name'):
-        _mp_fixup_main._fixup_main_from_name(name)
-    elif path := parent_main.get('init_main_from_path'):
-        _mp_fixup_main._fixup_main_from_path(path)
+    try:
+        if name := parent_main.get('init_main_from_name'):
+            _mp_fixup_main._fixup_main_from_name(name)
+        elif path := parent_main.get('init_main_from_path'):
+            _mp_fixup_main._fixup_main_from_path(path)
+    except Exception as err:
+        err.add_note(
+            "This happened while a child loaded its parent's main module. If that runs the program, "
+            "put it below `if __name__ == '__main__':`"
+        )
+        raise

@@ -349,6 +349,7 @@ def _is_plain_coroutine_function(func: Any) -> bool:
         inspect.iscoroutinefunction(func)
         and not isinstance(func, partial)
         and not getattr(func, '_tractor_stream_function', False)
+        and not hasattr(func, '_tractor_context_meta')
     )
 
 

@@ -21,7 +21,6 @@ A further interrupt while the children are brought down means that waiting is no
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -34,8 +33,10 @@ from tractor import log as _log
 from tractor._exceptions import ActorFailure, ContextCancelled, RuntimeFailure, TransportClosed
 from tractor.discovery._addr import mk_uuid, wrap_address
 from tractor.runtime import _outcome, _state
-from tractor.runtime._portal import Portal, _is_plain_coroutine_function
+from tractor.runtime._portal import Portal
 from tractor.runtime._runtime import Actor
+from tractor.runtime._targets import module_level_name as _module_level_name
+from tractor.runtime._targets import module_paths
 from tractor.spawn import _spawn
 from tractor.trionics._beg import collapse_eg
 from tractor.trionics._taskc import start_or_cancel
@@ -261,7 +262,7 @@ class ActorNursery:
 
         When this fails, or is cancelled, the actor is gone.
         """
-        module, fn_name = _module_level_name(fn)
+        module, fn_name = _module_level_name(fn, inherit_parent_main)
         portal = await self.start_actor(
             name or fn_name,
             bind_addrs=bind_addrs,
@@ -422,37 +423,6 @@ class ActorNursery:
         return _outcome.merge(
             [err for _, err in errors], self._interrupt, 'tractor.ActorNursery errored with'
         )
-
-
-def module_paths(*lists: list[str] | None) -> list[str]:
-    """
-    Several lists of module paths as one.
-
-    Raises:
-        TypeError: one is a string, whose characters would be taken for modules.
-    """
-    for paths in lists:
-        if isinstance(paths, str):
-            raise TypeError(f'modules must be given as a list of paths: [{paths!r}], not {paths!r}')
-    return [path for paths in lists for path in paths or ()]
-
-
-def _module_level_name(fn: Callable[..., Any]) -> tuple[str, str]:
-    """
-    The module and the name by which another process finds an async function.
-
-    Raises:
-        TypeError: it is none, or cannot be found so.
-    """
-    if not _is_plain_coroutine_function(fn):
-        raise TypeError(f'{fn!r} must be a non-streaming async function')
-    module, name = getattr(fn, '__module__', None), getattr(fn, '__name__', None)
-    if module is None or name is None or not hasattr(sys.modules.get(module), name):
-        raise TypeError(
-            f'{fn!r} cannot be run in another actor: it is not found as {name!r} in the module {module!r}\n'
-            'define it at the top level of a module, and pass its arguments as keywords'
-        )
-    return module, name
 
 
 @asynccontextmanager

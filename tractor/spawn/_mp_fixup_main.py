@@ -64,11 +64,23 @@ def _mp_figure_out_main(inherit_parent_main: bool = True) -> ParentMainData:
     if name is not None:
         return {'init_main_from_name': name}
     path: str | None = getattr(main, '__file__', None)
-    if path is None or _is_frozen():
+    if path is None or path == '<stdin>' or _is_frozen():
         return {}
     if not os.path.isabs(path) and (start_dir := _original_dir()) is not None:
         path = os.path.join(start_dir, path)
     return {'init_main_from_path': os.path.normpath(path)}
+
+
+def is_replayed(data: ParentMainData) -> bool:
+    """Whether a child that is told this has the functions of its parent's main module."""
+    name = data.get('init_main_from_name')
+    if name is not None:
+        return not _runs_without_guard(name)
+    return 'init_main_from_path' in data
+
+
+def _runs_without_guard(mod_name: str) -> bool:
+    return mod_name == '__main__' or mod_name.endswith('.__main__')
 
 
 def _check_not_replaying() -> None:
@@ -101,7 +113,7 @@ def _fixup_main_from_name(mod_name: str) -> None:
 
     A `__main__.py` is left alone: such a file runs its program without a guard.
     """
-    if mod_name == '__main__' or mod_name.endswith('.__main__'):
+    if _runs_without_guard(mod_name):
         return
     main = sys.modules['__main__']
     if getattr(getattr(main, '__spec__', None), 'name', None) == mod_name:
@@ -119,6 +131,10 @@ def _fixup_main_from_path(main_path: str) -> None:
         return
     if getattr(sys.modules['__main__'], '__file__', None) == main_path:
         return
+    # a script finds its neighbours, wherever it was started
+    folder = os.path.dirname(main_path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     _replace_main(runpy.run_path(main_path, run_name='__mp_main__'))
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import trio
 
 from tractor import log as _log
+from tractor.runtime import _state
 from tractor.spawn import _mp
 from tractor.spawn._life import Child as Child
 from tractor.spawn._life import ChildHandle as ChildHandle
@@ -41,6 +42,9 @@ SpawnMethodKey = Literal['trio', 'mp_spawn', 'mp_forkserver']
 
 _spawn_method: SpawnMethodKey = 'trio'
 _ctx: Any = None
+
+# where the method of a child travels, in its runtime variables
+METHOD_VAR = '_spawn_method'
 
 
 def check_method(key: str) -> SpawnMethodKey:
@@ -78,7 +82,14 @@ def try_set_start_method(key: str) -> Any:
     method = check_method(key)
     _ctx = _mp.get_context(method)
     _spawn_method = method
+    _state._runtime_vars.pop(METHOD_VAR, None)
     return _ctx
+
+
+def _inherited() -> str | None:
+    """The method this actor was started with: its children get the same, unless it chose another since."""
+    method: str | None = _state._runtime_vars.get(METHOD_VAR)
+    return method
 
 
 async def new_proc(
@@ -116,8 +127,9 @@ async def new_proc(
 
     Cancelled before the portal is there, the half-born child is killed.
     """
-    method = check_method(start_method or _spawn_method)
+    method = check_method(start_method or _inherited() or _spawn_method)
     subactor._spawn_method = method
+    _runtime_vars[METHOD_VAR] = method
     await _methods[method](
         name,
         actor_nursery,
