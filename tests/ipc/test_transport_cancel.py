@@ -127,11 +127,10 @@ def test_a_message_which_had_to_wait_is_taken_back() -> None:
 def test_a_lone_sender_that_tries_again_and_again_does_not_fill_the_memory() -> None:
     async def main() -> None:
         async with wires.socket_pair() as (tpt, other):
-            size = len(framed(item(b'y' * 100_000)))
             for _ in range(100):
                 with trio.move_on_after(0):
                     await tpt.send(item(b'y' * 100_000))
-            assert tpt._writer.unwritten <= size
+            assert tpt._writer is None
             async with trio.open_nursery() as tn:
                 tn.start_soon(tpt.send, item('last'))
                 data = bytearray()

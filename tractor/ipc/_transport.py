@@ -199,6 +199,7 @@ class MsgpackTransport:
 
         Cancelled: the message was not sent and will not be; if it was on its way, it goes with the next one.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._tx_lost is not None:
             raise _faults.again(self._tx_lost)
         end = self.push(msg)
@@ -246,6 +247,8 @@ class MsgpackTransport:
         except OSError:
             # full, or broken: the flush that waits will find out which and say so
             return False
+        # the one whose turn it is may have been served by this: it would not write, nor pass the turn on
+        self._next_turn(writer)
         return True
 
     async def _write(self, writer: FrameWriter, goal: int) -> None:

@@ -15,13 +15,15 @@ and it is ended, by whoever wants that, through one ladder (`end_child()`):
 | step | how | next step after |
 |---|---|---|
 | ask | `Portal.cancel_actor()` through its connection | 0.5 s without a sign of life, 3 s in all |
-| terminate | `handle.terminate()` | 1.6 s |
+| terminate | `handle.terminate()`, and one that was stopped is continued: it could not act on that | 1.6 s |
 | kill | `handle.kill()` | 3 s |
 | abandon | give up waiting, and say so | - |
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -297,7 +299,7 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
     """
     if child.ending:
         if not ask:
-            child.proc.terminate()
+            _terminate(child.proc)
         await child.gone.wait()
         return
     child.ending = True
@@ -306,12 +308,20 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
         if ask and await _ask(child):
             return
         if not child.gone.is_set():
-            child.proc.terminate()
+            _terminate(child.proc)
             await hard_kill(child.proc, child=child)
     except BaseException:
         if not child.gone.is_set():
             child.proc.kill()
         raise
+
+
+def _terminate(proc: Any) -> None:
+    proc.terminate()
+    if hasattr(signal, 'SIGCONT') and proc.pid != os.getpid() and proc.poll() is None:
+        # gone a moment ago: all the better
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(proc.pid, signal.SIGCONT)
 
 
 async def _ask(child: Child) -> bool:
