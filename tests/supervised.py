@@ -210,9 +210,12 @@ async def left_behind(within: float) -> list[str]:
 
 
 def _left_behind() -> list[str]:
+    from tractor._testing import _leaks
+
     actor = tractor.current_actor()
+    mine, _ = _leaks._mp_helpers()
     pids = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
-    found = [f'process {pid}' for pid in pids]
+    found = [f'process {pid}' for pid in pids if int(pid) not in mine]
     found += [f'nursery for {uid}' for uid in actor._actoruid2nursery]
     found += [f'task {func}' for _, func, _ in actor._rpc_tasks.values() if func is not left_behind]
     return found

@@ -89,6 +89,16 @@ class Channel:
             log.transport('=> send IPC msg:\n\n%s\n', pformat(payload))
         await self._tpt().send(payload, hide_tb=hide_tb)
 
+    async def post(self, payload: Any) -> None:
+        """
+        Like `send()`, but a checkpoint only if the kernel cannot take the message at once.
+
+        For the runtime, where something else is waited for next anyway.
+        """
+        if log.at_least_level('transport'):
+            log.transport('=> send IPC msg:\n\n%s\n', pformat(payload))
+        await self._tpt().post(payload)
+
     async def recv(self) -> Any:
         """
         The next message; a frame that violates the message spec comes as a `MsgTypeError` value.
@@ -153,6 +163,7 @@ class Channel:
             )
         tpt.max_frame_size = MAX_FRAME_SIZE
         self._aid = peer
+        tpt.peer = peer.reprol()
         return peer
 
     async def aclose(self) -> None:

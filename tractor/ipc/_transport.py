@@ -105,6 +105,9 @@ class MsgpackTransport:
     _rx_lost: TransportClosed | None = None
     _tx_lost: TransportClosed | None = None
 
+    # who is at the other end, for people; known after the handshake
+    peer: str = ''
+
     def __init__(self, stream: Any, prefix_size: int = 4, codec: Any = None) -> None:
         self.stream = stream
         self.prefix_size = prefix_size
@@ -162,7 +165,8 @@ class MsgpackTransport:
         return sock is None or sock.fileno() != -1
 
     def __repr__(self) -> str:
-        return f'<{type(self).__name__} {self._laddr} <-> {self._raddr}>'
+        who = f' of {self.peer}' if self.peer else ''
+        return f'<{type(self).__name__} {self._laddr} <-> {self._raddr}{who}>'
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -203,6 +207,24 @@ class MsgpackTransport:
         if self._tx_lost is not None:
             raise _faults.again(self._tx_lost)
         end = self.push(msg)
+        try:
+            await self.flush(end)
+        except trio.Cancelled:
+            assert self._writer is not None
+            self._writer.withdraw(end)
+            raise
+
+    async def post(self, msg: Any) -> None:
+        """
+        Like `send()`, but a checkpoint only if the kernel cannot take the message at once.
+
+        For the runtime, where something else is waited for next anyway.
+        """
+        if self._tx_lost is not None:
+            raise _faults.again(self._tx_lost)
+        end = self.push(msg)
+        if self.flush_nowait():
+            return
         try:
             await self.flush(end)
         except trio.Cancelled:

@@ -124,7 +124,7 @@ class CallTable:
             ctx.apply_meta(ctx_meta)
         self._contexts[chan, cid] = ctx
         try:
-            await chan.send(Start(cid=cid, ns=ns, func=name, kwargs=kwargs, uid=self._aid.uid))
+            await chan.post(Start(cid=cid, ns=ns, func=name, kwargs=kwargs, uid=self._aid.uid))
         except Exception:
             self._forget(ctx)
             raise

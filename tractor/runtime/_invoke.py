@@ -21,7 +21,7 @@ A function that finishes in spite of a cancellation has been cancelled: its valu
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class Call:
         TypeError: it is no async function, or the arguments do not fit. Nothing has been run then.
     """
 
-    __slots__ = ('ctx', 'func', 'is_rpc', 'kind', 'result_type', 'target')
+    __slots__ = ('answer', 'ctx', 'func', 'is_rpc', 'kind', 'result_type', 'target')
 
     def __init__(
         self,
@@ -75,13 +75,14 @@ class Call:
         self.func = func
         self.is_rpc = is_rpc
         self.result_type = result_type
+        self.answer: Callable[[Any], Awaitable[None]] = ctx.chan.send
         meta = getattr(func, '_tractor_context_meta', None)
         if meta is not None:
             kwargs = {**kwargs, meta['ctx_var_name']: ctx}
             ctx.apply_meta(meta)
         elif getattr(func, '_tractor_stream_function', False):
             kwargs = _with_stream_args(func, ctx, kwargs)
-        if not (inspect.iscoroutinefunction(func) or inspect.isasyncgenfunction(func)):
+        if not _is_async(func):
             raise TypeError(f'{func!r} must be an async function')
         self.target = func(**kwargs)
         self.kind = self._classify(meta)
@@ -113,6 +114,11 @@ def _with_stream_args(
     if 'stream' not in params or 'ctx' in params:
         extra['ctx'] = ctx
     return {**kwargs, **extra}
+
+
+@lru_cache(maxsize=1024)
+def _is_async(func: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(func) or inspect.isasyncgenfunction(func)
 
 
 @lru_cache(maxsize=256)
@@ -164,7 +170,7 @@ async def _run_asyncfunc(actor: Actor, chan: Channel, call: Call) -> None:
     scope = ctx._scope
     assert scope is not None
     with scope:
-        await _return_value(chan, call)
+        await _return_value(call)
     if scope.cancelled_caught:
         raise _cancelled(actor, ctx)
 
@@ -209,7 +215,7 @@ async def _run_context(actor: Actor, chan: Channel, call: Call) -> None:
             with scope:
                 async with trio.open_nursery() as tn, maybe_raise_from_masking_exc():
                     ctx._scope_nursery = tn
-                    await _return_value(chan, call)
+                    await _return_value(call)
     except Exception as err:
         ctx._local_error = err
         if ctx._remote_error is None or ctx._remote_error is err:
@@ -221,14 +227,14 @@ async def _run_context(actor: Actor, chan: Channel, call: Call) -> None:
     raise _cancelled(actor, ctx) if ctx._remote_error is None else ctx._remote_error
 
 
-async def _return_value(chan: Channel, call: Call) -> None:
+async def _return_value(call: Call) -> None:
     ctx = call.ctx
     result = await call.target
     # a cancellation wins over a value that comes after it
     await trio.lowlevel.checkpoint_if_cancelled()
     ctx._dialog.end()
     # a send that is cancelled has sent nothing
-    await chan.send(call.result_type(cid=ctx.cid, pld=result))
+    await call.answer(call.result_type(cid=ctx.cid, pld=result))
     ctx._result = result
 
 

@@ -35,8 +35,6 @@ LOSS_GRACE: float = 2.5
 
 def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None) -> None:
     """Tell every dialog of a connection that it has ended."""
-    if closed is not None:
-        _name_peer(chan, closed)
     mine = [ctx for ctx in actor._contexts.values() if ctx.chan is chan]
     if not mine:
         return
@@ -57,12 +55,6 @@ def on_channel_lost(actor: Actor, chan: Channel, closed: TransportClosed | None)
 def _closed_here(chan: Channel) -> TransportClosed:
     peer = chan.aid.reprol() if chan.aid else 'an unknown peer'
     return TransportClosed(f'the connection to {peer} was closed here\n')
-
-
-def _name_peer(chan: Channel, closed: TransportClosed) -> None:
-    """A stream knows addresses only. The very object is extended: senders may have got it already."""
-    closed.message = f'{closed.message.rstrip()}\nthe peer was {chan.aid and chan.aid.reprol()}\n'
-    closed.args = (closed.message,)
 
 
 def _cancel_served(actor: Actor, ctx: Context) -> None:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -106,12 +106,7 @@ class Portal:
                 stacklevel=2,
             )
             return await self._call(func, str(fn_name), kwargs)
-        if not _is_plain_coroutine_function(func):
-            raise TypeError(
-                f'{func!r} must be a non-streaming async function: '
-                'use `open_context()` or `open_stream_from()` for the other kinds'
-            )
-        mod, name = NamespacePath.from_ref(func).to_tuple()
+        mod, name = _target_of(func)
         return await self._call(mod, name, kwargs)
 
     async def run_from_ns(self, namespace_path: str, function_name: str, **kwargs: Any) -> Any:
@@ -341,6 +336,17 @@ def _outcome_known(ctx: Context) -> bool:
 
 def _acked_or_over(ctx: Context) -> bool:
     return ctx._remote_func_type is not None or ctx._dialog.done
+
+
+@lru_cache(maxsize=1024)
+def _target_of(func: Callable[..., Any]) -> tuple[str, str]:
+    """Module and name of what `Portal.run()` may call; looked at once, not at each call."""
+    if not _is_plain_coroutine_function(func):
+        raise TypeError(
+            f'{func!r} must be a non-streaming async function: '
+            'use `open_context()` or `open_stream_from()` for the other kinds'
+        )
+    return NamespacePath.from_ref(func).to_tuple()
 
 
 def _is_plain_coroutine_function(func: Any) -> bool:

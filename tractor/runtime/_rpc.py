@@ -172,15 +172,19 @@ class MessageLoop:
                 raise
 
     async def _answer(self, tpt: Any) -> None:
-        # the tasks just started run in the next turn, in any order with this one: two turns let all of them begin
-        for _ in range(2):
-            await trio.lowlevel.checkpoint()
-            if tpt.flush_nowait():
-                return
-            if tpt._writer.unwritten > _MAX_UNWRITTEN:
-                with trio.move_on_after(_UNREAD_PAUSE):
-                    await tpt.flush()
-                return
+        # the tasks just started run in the next turn, in any order with this one: after two turns all have begun,
+        # and what answers at once has written `StartAck` along with its answer
+        await trio.lowlevel.checkpoint()
+        writer = tpt._writer
+        if not writer.unwritten:
+            return
+        await trio.lowlevel.checkpoint()
+        if tpt.flush_nowait():
+            return
+        if writer.unwritten > _MAX_UNWRITTEN:
+            with trio.move_on_after(_UNREAD_PAUSE):
+                await tpt.flush()
+            return
         self.tn.start_soon(self._flush, tpt)
 
     async def _flush(self, tpt: Any) -> None:
@@ -291,6 +295,8 @@ class MessageLoop:
         except BaseException:
             actor._forget(ctx)
             raise
+        # the task ends with its answer: that need not be a checkpoint, unless the peer does not read
+        call.answer = chan.post
         actor._call_begins(chan, ctx, func)
         return call
 
