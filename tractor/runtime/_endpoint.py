@@ -34,19 +34,21 @@ def find_context_param(func: Callable[..., Any], context_type: type) -> str:
 
 def signature_of(func: Callable[..., Any]) -> inspect.Signature:
     """The signature of a function; its annotations need not be evaluable."""
-    if sys.version_info < (3, 14):
-        return inspect.signature(func)
-    import annotationlib
+    if sys.version_info >= (3, 14):
+        import annotationlib
 
-    return inspect.signature(func, annotation_format=annotationlib.Format.FORWARDREF)
+        return inspect.signature(func, annotation_format=annotationlib.Format.FORWARDREF)
+    else:  # noqa: RET505 - for type checkers, which then know that only one of them exists
+        return inspect.signature(func)
 
 
 def _annotations_of(func: Callable[..., Any]) -> dict[str, Any]:
-    if sys.version_info < (3, 14):
-        return dict(getattr(func, '__annotations__', {}))
-    import annotationlib
+    if sys.version_info >= (3, 14):
+        import annotationlib
 
-    return dict(annotationlib.get_annotations(func, format=annotationlib.Format.FORWARDREF))
+        return dict(annotationlib.get_annotations(func, format=annotationlib.Format.FORWARDREF))
+    else:  # noqa: RET505 - see above
+        return dict(getattr(func, '__annotations__', {}))
 
 
 def _evaluated(hint: Any, func: Callable[..., Any]) -> Any:

@@ -106,7 +106,13 @@ class _Life:
                 return
             async with trio.open_nursery() as root_tn:
                 self.actor._root_tn = root_tn
-                await self._serve(root_tn, accept_addrs)
+                try:
+                    await self._serve(root_tn, accept_addrs)
+                except BaseException:
+                    # a failed service ends the actor: its parent's connection must not hold it any longer
+                    if self.actor._parent_chan_cs is not None:
+                        self.actor._parent_chan_cs.cancel()
+                    raise
 
     async def _serve(self, root_tn: trio.Nursery, accept_addrs: list[Any]) -> None:
         actor = self.actor
@@ -123,8 +129,9 @@ class _Life:
             await _registration.register(actor, self.registered)
             self.task_status.started((actor.accept_addrs, actor.reg_addrs))
             if actor._parent_chan is not None:
+                # before anything is run for the parent: an interrupt must find its handler in place
+                await service_tn.start(_cancel_on_sigint, actor)
                 actor._parent_chan_cs = await root_tn.start(serve_parent, actor)
-                service_tn.start_soon(_cancel_on_sigint, actor)
             await trio.sleep_forever()
 
     async def end(self) -> None:
@@ -176,11 +183,15 @@ async def serve_parent(
     await actor._cancel_complete.wait()
 
 
-async def _cancel_on_sigint(actor: Actor) -> None:
+async def _cancel_on_sigint(
+    actor: Actor, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """An interrupt cancels a child like a request from its parent would: everybody concerned is told."""
     if threading.current_thread() is not threading.main_thread():
+        task_status.started()
         return
     with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
             actor.cancel_soon()
             return

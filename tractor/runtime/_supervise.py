@@ -35,7 +35,7 @@ from tractor.discovery._addr import mk_uuid, wrap_address
 from tractor.runtime import _outcome, _state
 from tractor.runtime._portal import Portal
 from tractor.runtime._runtime import Actor
-from tractor.runtime._targets import module_level_name as _module_level_name
+from tractor.runtime._targets import _module_level_name as _module_level_name
 from tractor.runtime._targets import module_paths
 from tractor.spawn import _spawn
 from tractor.trionics._beg import collapse_eg
