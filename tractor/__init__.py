@@ -6,7 +6,7 @@ An actor is one `trio.run()` in a process of its own, reached only through messa
 learns of it as a named exception and nothing is left running.
 """
 
-from tractor import devx, log, msg, trionics
+from tractor import devx, log, msg, to_actor, trionics
 from tractor._clustering import open_actor_cluster
 from tractor._context import Context, context
 from tractor._exceptions import (
@@ -67,6 +67,7 @@ __all__ = [
     'query_actor',
     'run_daemon',
     'stream',
+    'to_actor',
     'trionics',
     'wait_for_actor',
 ]

@@ -239,7 +239,7 @@ class MessageLoop:
         if ctx is not None:
             ctx.deliver(error)
         else:
-            await self._reply_error(mte, error.cid)
+            self.tn.start_soon(self._reply_error, mte, error.cid)
 
     async def _refuse(self, msg: Any) -> bool:
         log.error('%s sent %r in the middle of a conversation: dropping it', self.peer, type(msg))
