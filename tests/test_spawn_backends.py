@@ -153,11 +153,14 @@ def tell(names):
 """)
     (tmp_path / 'program.py').write_text("""
 import told
+from importlib.util import find_spec
 from multiprocessing import forkserver
 from tractor.spawn import _mp
 
 if __name__ == '__main__':
-    proc = _mp.get_context('mp_forkserver').Process(target=told.tell, args=(_mp._PRELOAD,))
+    # some are optional
+    names = [name for name in _mp._PRELOAD if find_spec(name)]
+    proc = _mp.get_context('mp_forkserver').Process(target=told.tell, args=(names,))
     with _mp._HiddenMain():
         proc.start()
     proc.join()

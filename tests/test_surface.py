@@ -146,7 +146,6 @@ def test_import_leaves_to_asyncio_for_later():
     assert fresh(code) is False
 
 
-
 # --- documentation and types
 
 
