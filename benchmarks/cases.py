@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import endpoints
 import trio
@@ -19,6 +20,7 @@ NOW = time.perf_counter
 LARGE = 1 << 20
 SMALL = 32
 WARM_UP = 20
+MANY = 1000
 
 Measure = Callable[[tractor.ActorNursery, int], Awaitable[float]]
 
@@ -60,6 +62,22 @@ async def pingpong(an: tractor.ActorNursery, count: int) -> float:
             await stream.receive()
         took = NOW() - start
     return took / count
+
+
+async def many(an: tractor.ActorNursery, count: int) -> float:
+    """The same through 1,000 contexts open at once on one connection, each in its turn."""
+    portal = await an.start_actor('peer', enable_modules=['endpoints'])
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(MANY):
+            ctx, _ = await stack.enter_async_context(portal.open_context(endpoints.echo))
+            streams.append(await stack.enter_async_context(ctx.open_stream()))
+        turns = [streams[n % MANY] for n in range(max(count, MANY))]
+        start = NOW()
+        for n, stream in enumerate(turns):
+            await stream.send(n)
+            await stream.receive()
+        return (NOW() - start) / len(turns)
 
 
 async def _down(an: tractor.ActorNursery, count: int, size: int) -> float:
@@ -105,7 +123,7 @@ async def up(an: tractor.ActorNursery, count: int) -> float:
 
 
 CASES: dict[str, Measure] = {
-    case.__name__: case for case in (spawn, rpc, pingpong, down, up, large)
+    case.__name__: case for case in (spawn, rpc, pingpong, many, down, up, large)
 }
 
 

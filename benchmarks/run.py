@@ -92,10 +92,11 @@ def pairs() -> Iterator[Pair]:
     for tpt in TRANSPORTS:
         for name, floor, count, target in (
             ('rpc', 'pingpong', 1000, 3.0),
-            ('pingpong', 'pingpong', 1000, None),
-            ('down', 'stream', 10000, None),
-            ('up', 'stream', 10000, None),
-            ('large', 'large', 200, None),
+            ('pingpong', 'pingpong', 1000, 2.2),
+            ('down', 'stream', 10000, 2.0),
+            ('up', 'stream', 10000, 2.0),
+            # 0.6 of the rate
+            ('large', 'large', 200, 1.67),
         ):
             yield Pair(
                 f'{name} {tpt}',
@@ -106,6 +107,15 @@ def pairs() -> Iterator[Pair]:
                 'us',
                 target,
             )
+        yield Pair(
+            f'1000 contexts {tpt}',
+            ('cases.py', 'pingpong', 'trio', tpt),
+            ('cases.py', 'many', 'trio', tpt),
+            1000,
+            5,
+            'us',
+            1.5,
+        )
 
 
 def run_script(command: tuple[str, ...], count: int) -> float:
