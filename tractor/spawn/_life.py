@@ -304,16 +304,21 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
         return
     child.ending = True
     child.lost_before = child.portal is not None and not child.portal.chan.connected()
-    try:
-        if ask and await _ask(child):
-            return
-        if not child.gone.is_set():
+    async with collapse_eg(), trio.open_nursery() as tn:
+        tn.start_soon(_kill_when_torn_out, child)
+        if not (ask and await _ask(child)) and not child.gone.is_set():
             _terminate(child.proc)
             await hard_kill(child.proc, child=child)
-    except BaseException:
+        tn.cancel_scope.cancel()
+
+
+async def _kill_when_torn_out(child: Child) -> None:
+    # a task of its own: the steps of the ladder are shielded and would notice only when they are over
+    try:
+        await trio.sleep_forever()
+    finally:
         if not child.gone.is_set():
             child.proc.kill()
-        raise
 
 
 def _terminate(proc: Any) -> None:
