@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tractor.runtime._runtime import Actor
 
 log = _log.get_logger()
+
+F = TypeVar('F', bound=Callable[..., Any])
 
 # seconds which `Context.cancel()` waits for the peer's answer
 CANCEL_TIMEOUT: float = 0.616
@@ -389,7 +391,7 @@ def mk_context(
     return ctx
 
 
-def context[F: Callable[..., Any]](
+def context(
     func: F | None = None,
     *,
     pld_spec: Any = Any,

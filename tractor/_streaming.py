@@ -15,7 +15,7 @@ import inspect
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tractor.ipc import Channel
 
 log = _log.get_logger()
+
+F = TypeVar('F', bound=Callable[..., Any])
 
 # seconds for telling the peer that a stream ended; a peer that does not read must not hold us up
 STOP_TIMEOUT: float = 0.5
@@ -286,6 +288,9 @@ async def open_stream_from_ctx(
     stream = MsgStream(ctx, queue)
     if backpressure:
         stream._credit = Credit(ctx)
+    if ctx._peer_stopped:
+        # the peer was faster: it had opened, and closed, its end already
+        stream._stop_msg = Stop(cid=ctx.cid)
     ctx._stream_opened = True
     ctx._stream = stream
     if ctx._portal is not None:
@@ -313,7 +318,7 @@ def _check_may_stream(ctx: Context) -> None:
         raise trio.ClosedResourceError('this context is over, or had its one stream already')
 
 
-def stream[F: Callable[..., Any]](func: F) -> F:
+def stream(func: F) -> F:
     """
     Mark an async function as a one-way stream of values, to be opened with `Portal.open_stream_from()`.
 
