@@ -67,6 +67,11 @@ class Puppet:
         assert self.stream is not None
         await self.stream.send(arg)
 
+    async def lose_transport(self, arg: Any) -> None:
+        transport = self.ctx.chan.transport
+        assert transport is not None
+        await transport.stream.aclose()
+
     async def receive(self, arg: Any) -> Any:
         assert self.stream is not None
         return await self.stream.receive()
@@ -90,6 +95,7 @@ ACTS: dict[str, Callable[[Puppet, Any], Awaitable[Any]]] = {
     'close': Puppet.close,
     'send': Puppet.send,
     'receive': Puppet.receive,
+    'lose_transport': Puppet.lose_transport,
 }
 
 _puppets: dict[str, Puppet] = {}

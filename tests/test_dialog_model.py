@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import MessagingError
+from tractor.runtime import _loss
 
 # actors import it by this name, too
 model_puppets = sys.modules.get('model_puppets') or load_module_from_path(
@@ -315,6 +316,17 @@ class DialogMachine(RuleBasedStateMachine):
         assert isinstance(error, tractor.TransportClosed)
         self._same_object(error)
 
+    @precondition(lambda self: not self.over)
+    @rule()
+    def transport_is_lost(self) -> None:
+        # the answer to this order gets lost as well
+        with pytest.raises(tractor.TransportClosed):
+            self.tell('child', 'lose_transport')
+        self.world.victim = None
+        error = self.ends()
+        assert isinstance(error, tractor.TransportClosed)
+        self._same_object(error)
+
     def _victim_uid(self) -> tuple[str, str]:
         aid = self.dialog.victim.chan.aid
         assert aid is not None
@@ -344,7 +356,11 @@ class DialogMachine(RuleBasedStateMachine):
 
 # a dialog does not know how its actors were started, and many of them are killed here: the cheapest way to start
 @pytest.mark.parametrize('start_method', ['mp_forkserver'])
-def test_random_dialogs_follow_the_model(start_method: str, tpt_proto: str, reg_addr: Any) -> None:
+def test_random_dialogs_follow_the_model(
+    start_method: str, tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the program has no rules of its own for a lost connection: it need not be given time for them
+    monkeypatch.setattr(_loss, 'LOSS_GRACE', 0.05)
     machine = DialogMachine
     run = settings(
         max_examples=EXAMPLES,
