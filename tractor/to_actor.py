@@ -22,7 +22,8 @@ import trio
 
 from tractor._exceptions import ActorFailure, TransportClosed
 from tractor.runtime._portal import Portal
-from tractor.runtime._supervise import ActorNursery, _module_level_name, open_nursery
+from tractor.runtime._supervise import ActorNursery, open_nursery
+from tractor.runtime._targets import module_level_name
 
 
 async def run(
@@ -66,7 +67,7 @@ async def run(
             raise TypeError(
                 f'with `portal=` no actor is started: {sorted(given) or ["an"]} make no sense'
             )
-        return await portal._call(*_module_level_name(target), kwargs)
+        return await portal._call(*module_level_name(target), kwargs)
     if an is not None:
         return await _run_in_child(an, target, kwargs, given)
     async with open_nursery() as own:
@@ -79,7 +80,7 @@ async def _run_in_child(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    module, fn_name = _module_level_name(target)
+    module, fn_name = module_level_name(target)
     name = options.pop('name', fn_name)
     modules = [module, *options.pop('enable_modules', ())]
     portal = await an.start_actor(name, enable_modules=modules, **options)
@@ -106,7 +107,7 @@ def _bind(
         args = (*fn.args, *args)
         given = {**fn.keywords, **given}
         fn = fn.func
-    _module_level_name(fn)
+    module_level_name(fn)
     if inspect.ismethod(fn):
         raise TypeError(f'{fn!r} belongs to an object, which stays here: pass a function')
     bound = inspect.signature(fn).bind(*args, **given)

@@ -75,10 +75,6 @@ def _replay_main(parent_main: dict[str, Any]) -> None:
         if name := parent_main.get('init_main_from_name'):
             _mp_fixup_main._fixup_main_from_name(name)
         elif path := parent_main.get('init_main_from_path'):
-            # what lies beside a script can be imported by it
-            folder = str(Path(path).parent)
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
             _mp_fixup_main._fixup_main_from_path(path)
     except Exception as err:
         err.add_note(

@@ -35,8 +35,7 @@ from tractor.discovery._addr import mk_uuid, wrap_address
 from tractor.runtime import _outcome, _state
 from tractor.runtime._portal import Portal
 from tractor.runtime._runtime import Actor
-from tractor.runtime._targets import _module_level_name as _module_level_name
-from tractor.runtime._targets import module_paths
+from tractor.runtime._targets import module_level_name, module_paths
 from tractor.spawn import _spawn
 from tractor.trionics._beg import collapse_eg
 from tractor.trionics._taskc import start_or_cancel
@@ -262,7 +261,7 @@ class ActorNursery:
 
         When this fails, or is cancelled, the actor is gone.
         """
-        module, fn_name = _module_level_name(fn, inherit_parent_main)
+        module, fn_name = module_level_name(fn, inherit_parent_main)
         portal = await self.start_actor(
             name or fn_name,
             bind_addrs=bind_addrs,

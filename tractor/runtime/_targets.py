@@ -25,7 +25,7 @@ def module_paths(*lists: list[str] | None) -> list[str]:
     return [path for paths in lists for path in paths or ()]
 
 
-def _module_level_name(fn: Callable[..., Any], inherit_parent_main: bool = True) -> tuple[str, str]:
+def module_level_name(fn: Callable[..., Any], inherit_parent_main: bool = True) -> tuple[str, str]:
     """
     The module and the name by which another actor finds an async function.
 
