@@ -108,7 +108,7 @@ def pairs() -> Iterator[Pair]:
                 target,
             )
         yield Pair(
-            f'1000 contexts {tpt}',
+            f'many {tpt}',
             ('cases.py', 'pingpong', 'trio', tpt),
             ('cases.py', 'many', 'trio', tpt),
             1000,
