@@ -15,6 +15,8 @@ from tractor import MsgTypeError, RemoteActorError, TransportClosed
 from tractor._code_load import load_module_from_path
 from tractor._testing import tractor_test
 from tractor._testing.fault_simulation import break_ipc
+from tractor.msg._ops import drain_to_final_msg
+from tractor.msg.types import Error, Return, Yield
 from tractor.trionics import BroadcastReceiver, Lagged
 
 pytestmark = pytest.mark.spawns
@@ -406,3 +408,31 @@ async def test_subscribers_at_the_end(
         assert set(ends) <= {stream._eoc, ctx._remote_error}
         assert (outcome is not None) is fails
         assert outcome is ctx._remote_error
+
+
+@tractor_test
+async def test_draining_ends_with_the_outcome(
+    start_method: str, tpt_proto: str, reg_addr: Any
+) -> None:
+    async with (
+        peers.open_peer() as portal,
+        portal.open_context(peers.send_many, count=30) as (ctx, _),
+    ):
+        final, dropped = await drain_to_final_msg(ctx)
+        assert isinstance(final, Return)
+        assert await ctx.wait_for_result() == 30
+        assert [type(msg) for msg in dropped] == [Yield] * 30
+        # again: the same message, and nothing more to drop
+        assert await drain_to_final_msg(ctx) == (final, [])
+
+
+@tractor_test
+async def test_draining_a_dialog_that_was_cancelled(
+    start_method: str, tpt_proto: str, reg_addr: Any
+) -> None:
+    async with peers.open_peer() as portal:
+        async with portal.open_context(peers.echo_stream) as (ctx, _):
+            await ctx.cancel()
+            final, _ = await drain_to_final_msg(ctx)
+            assert isinstance(final, Error)
+        assert ctx.cancel_acked

@@ -88,8 +88,13 @@ class Context(ContextState):
         queue = self._rx_chan
         # once its sender was told off nothing is taken any more: what is queued stays without gaps
         if queue.closed or self._discards or self._overrun is not None:
+            self._drop(msg)
             return True
         return queue.put(msg, force=self._allow_overruns)
+
+    def _drop(self, *msgs: Any) -> None:
+        if self._dropped is not None:
+            self._dropped += msgs
 
     def _take_started(self, msg: Started[Any]) -> None:
         self._started_msg = msg
@@ -207,10 +212,8 @@ class Context(ContextState):
         if self._portal is None:
             raise RuntimeError('only the side that opened a context can wait for its result')
         if not self.has_outcome:
-            discards = self._stream is None or self._stream.closed
+            discards = self._drop_unread()
             self._discards += discards
-            if discards and self._queue is not None:
-                self._queue.clear()
             try:
                 await self._wait(_result_known)
             finally:
@@ -221,6 +224,13 @@ class Context(ContextState):
                 self._remote_error, raise_overrun_from_self=not lenient
             )
         return self._result
+
+    def _drop_unread(self) -> bool:
+        """Drop the stream messages which nobody can read; whether that is so."""
+        unreadable = self._stream is None or self._stream.closed
+        if unreadable and self._queue is not None:
+            self._drop(*self._queue.clear())
+        return unreadable
 
     async def result(self, hide_tb: bool = True) -> Any:
         """Deprecated name of `wait_for_result()`."""

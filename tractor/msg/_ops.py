@@ -55,8 +55,12 @@ class DialogContext(Protocol):
     _pld_rx: PldRx
     _remote_error: BaseException | None
     _stream: Any
+    _outcome_msg: Any
+    _dropped: list[Any] | None
 
     def _maybe_cancel_and_set_remote_error(self, error: BaseException) -> None: ...
+    async def wait_for_result(self) -> Any: ...
+    def _drop_unread(self) -> bool: ...
 
 
 class PldRx(Struct, eq=False):
@@ -317,6 +321,35 @@ async def maybe_limit_plds(
         yield rx.pld_dec
     finally:
         rx._pld_dec = previous
+
+
+async def drain_to_final_msg(
+    ctx: DialogContext,
+    msg_limit: int = 6,
+    hide_tb: bool = True,
+) -> tuple[Return[Any] | Error | None, list[Any]]:
+    """
+    Wait for the last message of a dialog, past whatever its stream still brings.
+
+    Args:
+        ctx: the side that opened the dialog.
+        msg_limit, hide_tb: kept for compatibility: it always waits until the dialog is over.
+
+    Returns:
+        The `Return`, or the `Error` which our own `cancel()` caused, and the stream messages dropped on the way.
+
+    Raises:
+        RemoteActorError: the other side failed, or was cancelled by somebody else.
+    """
+    dropped: list[Any] = []
+    ctx._dropped = dropped
+    try:
+        ctx._drop_unread()
+        await ctx.wait_for_result()
+    finally:
+        ctx._dropped = None
+    final = ctx._outcome_msg
+    return (final if isinstance(final, (Return, Error)) else None), dropped
 
 
 def validate_payload_msg(

@@ -60,6 +60,7 @@ class ContextState:
     _rx: _ops.PldRx | None = None
     _owner_waits: int = 0
     _discards: int = 0
+    _dropped: list[Any] | None = None
 
     def __init__(
         self,

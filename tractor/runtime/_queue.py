@@ -85,10 +85,12 @@ class StreamQueue:
             self._senders.set()
             self._senders = None
 
-    def clear(self) -> None:
-        """Drop what is queued."""
+    def clear(self) -> list[Any]:
+        """Drop what is queued, and return it."""
+        dropped = list(self._items)
         self._items.clear()
         self._wake_senders()
+        return dropped
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -138,8 +140,7 @@ class StreamQueue:
             item = self._pop()
             await trio.lowlevel.cancel_shielded_checkpoint()
             return item
-        while True:
-            try:
-                return self.get_nowait()
-            except trio.WouldBlock:
-                await self._readers.park()
+        # not in a handler for `WouldBlock`: to a cancellation that would look like an error which it hides
+        while not (self._items or self.ended):
+            await self._readers.park()
+        return self.get_nowait()
