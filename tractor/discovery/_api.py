@@ -153,9 +153,10 @@ async def _connect_or_delete(
         return await stack.enter_async_context(_connect_chan(addr))
     except OSError as err:
         log.warning('nobody listens at %s any more: %s', addr, err)
-        assert registry is not None
-        await registry.run_from_ns('self', 'delete_addr', addr=addr)
-        return None
+    # outside of the handler: a cancellation of this call hides no error
+    assert registry is not None
+    await registry.run_from_ns('self', 'delete_addr', addr=addr)
+    return None
 
 
 @asynccontextmanager
