@@ -97,6 +97,10 @@ def test_with_arguments() -> None:
 # --- opening
 
 
+async def undecorated(ctx: tractor.Context) -> None:
+    """Nothing."""
+
+
 @context
 def not_async(ctx: tractor.Context) -> None:
     """Nothing."""
@@ -106,7 +110,7 @@ def not_async(ctx: tractor.Context) -> None:
 async def test_refused_here(start_method: str, tpt_proto: str, reg_addr: Any) -> None:
     """Nothing is sent: a peer that gets no message serves the next call as if nothing had been."""
     async with peers.open_peer() as portal:
-        for func in (not_async, plain, peers.echo, None):
+        for func in (not_async, undecorated, peers.echo, None):
             with pytest.raises(TypeError, match='context'):
                 async with portal.open_context(func):
                     raise AssertionError

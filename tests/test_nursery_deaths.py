@@ -88,10 +88,12 @@ def test_a_one_shot_that_dies(run: Any, early: bool) -> None:
     async def body(an: tractor.ActorNursery) -> None:
         portal = await an.run_in_actor(supervised.die, code=3)
         if early:
-            [child] = an._children.values()
+            children = list(an._children.values())
             with pytest.raises(tractor.TransportClosed):
                 await portal.wait_for_result()
-            await child.gone.wait()
+            # none, if it was gone before one could look
+            for child in children:
+                await child.gone.wait()
 
     err = outcome(run, body)
     assert type(err) is ActorFailure
