@@ -207,12 +207,7 @@ class MsgpackTransport:
         if self._tx_lost is not None:
             raise _faults.again(self._tx_lost)
         end = self.push(msg)
-        try:
-            await self.flush(end)
-        except trio.Cancelled:
-            assert self._writer is not None
-            self._writer.withdraw(end)
-            raise
+        await self._flush_own(end)
 
     async def post(self, msg: Any) -> None:
         """
@@ -225,6 +220,10 @@ class MsgpackTransport:
         end = self.push(msg)
         if self.flush_nowait():
             return
+        await self._flush_own(end)
+
+    async def _flush_own(self, end: int) -> None:
+        """Wait until the frame that ends at a position has been written; cancelled, take it back."""
         try:
             await self.flush(end)
         except trio.Cancelled:
