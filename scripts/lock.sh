@@ -17,6 +17,7 @@ pin() {
 }
 
 pin dev pyproject.toml --group dev
+pin fuzz pyproject.toml --group fuzz
 pin docs pyproject.toml --group docs
 pin build requirements/build.in
 pin uv requirements/uv.in
