@@ -1,8 +1,10 @@
 """contract: payloads decoded to the spec of their context, on a stand-in for the context."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import trio
 
@@ -11,7 +13,7 @@ from tractor._exceptions import MessagingError, MsgTypeError, RemoteActorError
 from tractor.log import get_logger
 from tractor.msg import NamespacePath, _ops, types
 from tractor.msg._codec import _def_tractor_codec as codec
-from tractor.msg._codec import apply_codec, mk_codec, unpack_spec_types
+from tractor.msg._codec import apply_codec, mk_codec, mk_hook_dec, unpack_spec_types
 from tractor.msg._errors import pack_error
 from tractor.runtime import _state
 
@@ -43,9 +45,13 @@ class FakeContext:
         self._pld_rx.set_spec(spec)
         self._remote_error: BaseException | None = None
         self._stream: FakeStream | None = None
+        self._pld_codec: Any = None
 
     def _maybe_cancel_and_set_remote_error(self, error: BaseException) -> None:
         self._remote_error = error
+
+    def _decode_result(self) -> None:
+        """There is none."""
 
 
 @pytest.fixture
@@ -295,6 +301,64 @@ def test_validate_payload_msg_uses_the_codec_of_the_task() -> None:
     with apply_codec(mk_codec(enc_hook=lambda _: 'm:f', ext_types=[NamespacePath])):
         value = NamespacePath('m:f')
         assert _ops.validate_payload_msg(started, value, FakeContext(str)) is None
+
+
+@pytest.mark.parametrize('error', [KeyError('k'), ZeroDivisionError(), NotImplementedError('no')])
+@pytest.mark.parametrize('carrier', [types.Started, types.Yield, types.Return])
+def test_whatever_a_hook_raises_is_about_the_payload(carrier: Any, error: Exception) -> None:
+    """It must not get past the dialog: the message loop, which serves all of them, decodes some payloads."""
+
+    def explode(kind: type, value: Any) -> Any:
+        raise error
+
+    ctx = FakeContext()
+    ctx._pld_rx._pld_dec = mk_hook_dec(Path, explode)
+    msg = received(carrier('c', 'x'))
+    with pytest.raises(MsgTypeError, match=r'`\w+\.pld: Path`') as caught:
+        ctx._pld_rx.decode(msg)
+    assert caught.value.__cause__ is error
+    assert type(error).__name__ in caught.value.tb_str
+    with pytest.raises(MsgTypeError) as caught:
+        decode_pld(ctx, msg, is_started_send_side=True)
+    assert ctx._remote_error is None
+    with pytest.raises(MsgTypeError) as caught:
+        decode_pld(ctx, msg)
+    assert caught.value is ctx._remote_error
+
+
+def test_validate_payload_msg_says_how_to_encode() -> None:
+    started = types.Started('c', None)
+    with pytest.raises(TypeError) as caught:
+        _ops.validate_payload_msg(started, [Path('/')], FakeContext())
+    (note,) = caught.value.__notes__
+    assert note.startswith('`[0]` is a pathlib.')
+    assert 'enc_hook' in note
+
+    def refuse(value: Any) -> Any:
+        raise ValueError('never')
+
+    ctx = FakeContext()
+    ctx._pld_codec = mk_codec(enc_hook=str, ext_types=[Path])
+    assert _ops.validate_payload_msg(started, Path('/'), ctx) is None
+    # the dialog's own codec comes first, one of the task after it
+    with apply_codec(mk_codec(enc_hook=refuse, ext_types=[Path])):
+        assert _ops.validate_payload_msg(started, Path('/'), ctx) is None
+    ctx._pld_codec = mk_codec(enc_hook=refuse, ext_types=[])
+    with apply_codec(mk_codec(enc_hook=str, ext_types=[Path])):
+        assert _ops.validate_payload_msg(started, Path('/'), ctx) is None
+    with pytest.raises(ValueError, match='never') as other:
+        _ops.validate_payload_msg(started, Path('/'), ctx)
+    assert 'did not make encodable' in other.value.__notes__[0]
+
+
+def test_strict_parity_of_arrays() -> None:
+    ctx, started = FakeContext(), types.Started('c', None)
+    ctx._pld_codec = mk_codec(enc_hook=np.ndarray.tolist, ext_types=[np.ndarray])
+    ctx._pld_rx._pld_dec = mk_hook_dec(np.ndarray, lambda _, value: np.array(value, dtype='int64'))
+    fine, off = np.array([[1, 2]], dtype='int64'), np.array([[1.5, 2]])
+    assert _ops.validate_payload_msg(started, fine, ctx, strict_pld_parity=True) is None
+    with pytest.raises(MsgTypeError, match='not equal'):
+        _ops.validate_payload_msg(started, off, ctx, strict_pld_parity=True)
 
 
 def test_strict_parity() -> None:

@@ -272,6 +272,7 @@ def test_public_names() -> None:
     names = (
         'NamespacePath Struct MsgCodec MsgDec mk_codec mk_dec apply_codec current_codec '
         '_def_msgspec_codec _ctxvar_MsgCodec PayloadT PayloadMsg Msg Started Yield Return '
-        'CancelAck Aid SpawnSpec Start StartAck Stop Error MsgType __msg_types__ __msg_spec__'
+        'CancelAck Aid SpawnSpec Start StartAck Stop Error MsgType __msg_types__ __msg_spec__ '
+        'typed limit_plds'
     )
     assert [name for name in names.split() if not hasattr(tractor.msg, name)] == []

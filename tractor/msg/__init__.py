@@ -3,8 +3,12 @@ Messages, their types, and how they are encoded.
 
 `tractor.msg.types` defines what goes over a connection, `tractor.msg._codec` how. What needs
 the state of the runtime (`tractor.msg._errors`, `tractor.msg._ops`) is not loaded from here,
-so that this package stays usable by the modules which hold that state.
+so that this package stays usable by the modules which hold that state: `typed` and `limit_plds`
+are looked up there when they are asked for.
 """
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from tractor.msg._codec import MsgCodec as MsgCodec
 from tractor.msg._codec import MsgDec as MsgDec
@@ -32,4 +36,18 @@ from tractor.msg.types import Stop as Stop
 from tractor.msg.types import Yield as Yield
 from tractor.msg.types import __msg_types__ as __msg_types__
 
+if _TYPE_CHECKING:
+    from tractor.msg._ops import limit_plds as limit_plds
+    from tractor.msg._typed import typed as typed
+
 __msg_spec__ = MsgType
+
+_LAZY = {'limit_plds': 'tractor.msg._ops', 'typed': 'tractor.msg._typed'}
+
+
+def __getattr__(name: str) -> _Any:
+    if (module := _LAZY.get(name)) is None:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
+    return getattr(import_module(module), name)

@@ -99,10 +99,27 @@ def mk_dec(
     if spec is None and ext_types is None:
         raise TypeError('no spec given, pass `spec` or, with a `dec_hook`, `ext_types`')
     if dec_hook is None:
-        return MsgDec(Decoder(spec))
+        return mk_hook_dec(spec, None)
     if ext_types is None:
         raise TypeError('`dec_hook` needs `ext_types`: the types which it can build')
-    return MsgDec(Decoder(mk_union((Raw, *ext_types)), dec_hook=dec_hook))
+    return mk_hook_dec(mk_union((Raw, *ext_types)), dec_hook)
+
+
+def mk_hook_dec(spec: Any, dec_hook: DecHook | None) -> MsgDec:
+    """
+    Make a decoder of payloads to just `spec`, with the types that are unknown to msgpack wherever they are in it.
+
+    Raises:
+      TypeError: the codec library does not support such a spec.
+    """
+    try:
+        return MsgDec(Decoder(spec, dec_hook=dec_hook))
+    except TypeError as err:
+        err.add_note(
+            'A union cannot tell types apart which look alike on the wire: make each one a field of a '
+            '`msgspec.Struct`, or a tagged Struct of its own, and let the spec be (a union of) those.'
+        )
+        raise
 
 
 class MsgCodec(Struct):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +24,7 @@ from tractor.msg.types import Error, Return, Start, Started, Yield
 from tractor.runtime import _state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from tractor.msg._codec import MsgCodec, MsgDec
@@ -35,6 +37,10 @@ _BAD_MSG_TYPES = (Started, Yield, Return, Start)
 
 # characters of a value that an error text shows
 _MAX_REPR = 4096
+
+# how deep, and how far into each container, what cannot be encoded is looked for
+_MAX_DEPTH = 32
+_MAX_PARTS = 1000
 
 
 def own_uid() -> Uid:
@@ -78,7 +84,7 @@ def pack_error(
     }
     if type(exc) is RemoteActorError and (first_src := _first_relay_src(exc)):
         origin = first_src
-    hops = [_wire_uid(hop) for hop in data.get('relay_path') or ()]
+    hops = map(_wire_uid, exc.relay_path) if isinstance(exc, RemoteActorError) else ()
     error = Error(
         **origin,
         relay_path=[*filter(None, hops), us],
@@ -278,7 +284,8 @@ def _mk_send_mte(
             f'Valid IPC msgs are:\n\n{codec.msg_spec_str}\n'
         )
     if src_type_error is not None:
-        message = f'{message.rstrip()}\n\n{_encode_hint(codec, src_type_error)}\n'
+        message = f'{message.rstrip()}\n\n{type(src_type_error).__name__}: {src_type_error}\n'
+        message += encode_hint(codec, msg, src_type_error)
     if verb_header:
         message = f'{verb_header} {message}'
     bad_msg = msg if isinstance(msg, _BAD_MSG_TYPES) else None
@@ -287,15 +294,61 @@ def _mk_send_mte(
     return mte
 
 
-def _encode_hint(codec: MsgCodec, err: BaseException) -> str:
-    """Say what the encoder could not take, and how to make it."""
-    text = f'{type(err).__name__}: {err}'
-    if isinstance(err, TypeError) and codec.enc.enc_hook is None:
-        text += (
-            '\nTo send such objects apply a codec that can encode them:\n'
-            '`apply_codec(mk_codec(enc_hook=.., ext_types=[..]))`'
-        )
-    return text
+def encode_hint(codec: MsgCodec, value: Any, err: BaseException) -> str:
+    """
+    Say what in a value, or message, the encoder could not take, and how to make it.
+
+    Args:
+      codec: what was to encode it; its encode hook may be called again.
+      value: what was to be encoded.
+      err: what the encoder raised.
+    """
+    path, culprit = _find_culprit(value, codec)
+    kind = type(culprit)
+    text = f'`{path.lstrip(".") or "it"}` is a {kind.__module__}.{kind.__qualname__}'
+    hook = codec.enc.enc_hook
+    if hook is not None:
+        return f'{text}, which the encode hook {_safe_repr(hook)} did not make encodable\n'
+    if not isinstance(err, TypeError):
+        return f'{text}\n'
+    return (
+        f'{text}, which msgpack does not know.\n'
+        'To send such objects, pass `enc_hook=..`, and for receiving them `dec_hook=..`, to the decorator of the '
+        'function, `@tractor.context(..)` or `@tractor.msg.typed(..)`; or apply a codec in the sending task: '
+        '`apply_codec(mk_codec(enc_hook=.., ext_types=[..]))`\n'
+    )
+
+
+def _find_culprit(value: Any, codec: MsgCodec) -> tuple[str, Any]:
+    """The innermost part of a value which cannot be encoded, and where in it that is."""
+    path = ''
+    for _ in range(_MAX_DEPTH):
+        for step, child in islice(_parts_of(value), _MAX_PARTS):
+            try:
+                codec.enc.encode(child)
+            except Exception:  # noqa: BLE001  (an encode hook may raise anything)
+                path, value = path + step, child
+                break
+        else:
+            break
+    return path, value
+
+
+def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+    elif is_dataclass(value) and not isinstance(value, type):
+        names = tuple(field.name for field in fields(value))
+    elif isinstance(value, dict):
+        yield from ((f' key {_safe_repr(key, 64)}', key) for key in value)
+        yield from ((f'[{_safe_repr(key, 64)}]', each) for key, each in value.items())
+        return
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f'[{at}]', each) for at, each in enumerate(value))
+        return
+    else:
+        return
+    yield from ((f'.{name}', getattr(value, name, None)) for name in names)
 
 
 def _mk_recv_mte(

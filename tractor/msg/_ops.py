@@ -18,21 +18,18 @@ from msgspec import Raw
 from tractor._exceptions import MessagingError, MsgTypeError, RemoteActorError
 from tractor.log import get_logger
 from tractor.msg import _codec
-from tractor.msg._codec import MsgDec, mk_dec
-from tractor.msg._errors import _mk_recv_mte, pack_error, unpack_error
-from tractor.msg.pretty_struct import Struct
+from tractor.msg._codec import MsgDec, mk_dec, mk_hook_dec
+from tractor.msg._errors import _mk_recv_mte, encode_hint, pack_error, unpack_error
+from tractor.msg._recv import Receiving, context_of
 from tractor.msg.types import CancelAck, Error, Return, Started, Stop, Yield
 from tractor.runtime import _state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 log = get_logger()
 
 _def_any_pldec: MsgDec = mk_dec(spec=Any)
-
-# a payload of the wrong type, one that is no valid msgpack inside, one nested too deeply
-_PAYLOAD_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class StreamState(Protocol):
@@ -54,24 +51,32 @@ class DialogContext(Protocol):
     chan: Any
     _pld_rx: PldRx
     _remote_error: BaseException | None
+    _pld_codec: Any
+    _rx_chan: Any
+    _result: Any
+    _peer_stopped: bool
+    _dialog: Any
     _stream: Any
     _outcome_msg: Any
     _dropped: list[Any] | None
 
     def _maybe_cancel_and_set_remote_error(self, error: BaseException) -> None: ...
     async def wait_for_result(self) -> Any: ...
+    async def _wait(self, ready: Callable[[Any], bool]) -> None: ...
     def _drop_unread(self) -> bool: ...
+    def _decode_result(self) -> None: ...
 
 
-class PldRx(Struct, eq=False):
+class PldRx(Receiving, eq=False):
     """
-    Decodes the payloads of one context.
+    Takes the messages of one context, and decodes their payloads.
 
     `ctx` is that context; errors then tell from which peer a payload came.
     """
 
     _pld_dec: MsgDec = _def_any_pldec
     ctx: Any = None
+    _limits: int = 0
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self._pld_dec.spec_str})'
@@ -96,10 +101,18 @@ class PldRx(Struct, eq=False):
           dec_kwargs: as for `tractor.msg.mk_dec()`.
         """
         previous = self._pld_dec
+        dec = self.set_spec(spec, **dec_kwargs)
+        self._limits += 1
         try:
-            yield self.set_spec(spec, **dec_kwargs)
+            yield dec
         finally:
-            self._pld_dec = previous
+            self._unlimit(previous)
+
+    def _unlimit(self, previous: MsgDec) -> None:
+        self._pld_dec = previous
+        self._limits -= 1
+        if not self._limits and self.ctx is not None:
+            self.ctx._decode_result()
 
     def set_spec(self, spec: Any = None, **dec_kwargs: Any) -> MsgDec:
         """Decode to another spec from now on; arguments as for `limit_plds()`."""
@@ -121,7 +134,11 @@ class PldRx(Struct, eq=False):
         """
         try:
             return self._pld_dec._dec.decode(msg.pld)
-        except _PAYLOAD_ERRORS as err:
+        except TypeError:
+            # the codec library makes a payload error of one which a hook raises, so it is about `pld`
+            raise
+        except Exception as err:
+            # a wrong type, no valid msgpack, too deep a nesting, or whatever a decode hook raises
             mte = _mk_payload_mte(msg, self._pld_dec, err)
             raise _as_if_received(mte, msg, self.ctx if ipc is None else ipc) from err
 
@@ -157,7 +174,7 @@ class PldRx(Struct, eq=False):
           MessagingError: any other message.
         """
         __tracebackhide__ = hide_tb
-        ctx = _context_of(ipc)
+        ctx = context_of(ipc)
         match msg:
             case Started() | Yield() | Return():
                 return self._decode_and_record(msg, ctx, is_started_send_side)
@@ -180,13 +197,10 @@ class PldRx(Struct, eq=False):
                 raise
         try:
             return self._pld_dec._dec.decode(msg.pld)
-        except _PAYLOAD_ERRORS as err:
+        except TypeError:
+            raise
+        except Exception as err:
             raise _mk_payload_mte(msg, self._pld_dec, err) from err
-
-
-def _context_of(ipc: Any) -> Any:
-    """The context of a stream; a context is its own."""
-    return getattr(ipc, '_ctx', ipc)
 
 
 def _mk_payload_mte(msg: Any, dec: MsgDec, err: BaseException) -> MsgTypeError:
@@ -195,7 +209,7 @@ def _mk_payload_mte(msg: Any, dec: MsgDec, err: BaseException) -> MsgTypeError:
 
 def _as_if_received(mte: MsgTypeError, msg: Any, ipc: Any) -> RemoteActorError:
     """Rebuild a type error as the peer would have reported it, had it checked what it sent."""
-    aid = getattr(getattr(_context_of(ipc), 'chan', None), 'aid', None)
+    aid = getattr(getattr(context_of(ipc), 'chan', None), 'aid', None)
     error = pack_error(mte, cid=msg.cid, src_uid=None if aid is None else aid.uid)
     received = unpack_error(error)
     return mte if received is None else received
@@ -316,11 +330,12 @@ async def maybe_limit_plds(
     if spec is None or dec_kwargs:
         rx.set_spec(spec, dec_hook=dec_hook, **dec_kwargs)
     elif dec_hook is not None or previous.spec is not spec:
-        rx._pld_dec = MsgDec(msgspec.msgpack.Decoder(spec, dec_hook=dec_hook))
+        rx._pld_dec = mk_hook_dec(spec, dec_hook)
+    rx._limits += 1
     try:
         yield rx.pld_dec
     finally:
-        rx._pld_dec = previous
+        rx._unlimit(previous)
 
 
 async def drain_to_final_msg(
@@ -379,9 +394,9 @@ def validate_payload_msg(
       TypeError: the payload cannot be encoded.
     """
     __tracebackhide__ = hide_tb
-    ctx = _context_of(ipc)
+    ctx = context_of(ipc)
     msg_type = type(pld_msg)
-    raw = Raw(_codec.current_codec().enc.encode(pld_value))
+    raw = Raw(_encode_as_sender(ctx, pld_value))
     if ctx._pld_rx.pld_dec.spec is Any and not strict_pld_parity:
         return None
     encoded = msg_type(cid=pld_msg.cid, pld=raw)
@@ -389,7 +404,7 @@ def validate_payload_msg(
         arrived = ctx._pld_rx.decode_pld(
             encoded, ctx, expect_msg=msg_type, hide_tb=hide_tb, is_started_send_side=True
         )
-        if strict_pld_parity and arrived != pld_value:
+        if strict_pld_parity and not _is_equal(arrived, pld_value):
             raise MsgTypeError.from_decode(
                 _describe_disparity(msg_type, pld_value, arrived), bad_msg=encoded
             )
@@ -398,6 +413,36 @@ def validate_payload_msg(
             raise
         return mte
     return None
+
+
+def _encode_as_sender(ctx: DialogContext, value: Any) -> bytes:
+    """
+    Encode as sending will do.
+
+    Raises:
+      TypeError, or what else the encoder or a hook raises; a note says how it could be encoded.
+    """
+    of_task, of_dialog = _codec.current_codec(), ctx._pld_codec
+    if of_dialog is not None:
+        try:
+            return of_dialog.enc.encode(value)
+        except Exception as err:
+            if of_task is _codec._def_tractor_codec:
+                err.add_note(encode_hint(of_dialog, value, err))
+                raise
+    try:
+        return of_task.enc.encode(value)
+    except Exception as err:
+        err.add_note(encode_hint(of_task, value, err))
+        raise
+
+
+def _is_equal(arrived: Any, sent: Any) -> bool:
+    try:
+        return bool(arrived == sent)
+    except ValueError:
+        # arrays compare item by item
+        return type(arrived) is type(sent) and bool((arrived == sent).all())
 
 
 def _describe_disparity(msg_type: type, sent: Any, arrived: Any) -> str:

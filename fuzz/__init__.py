@@ -1,0 +1,1 @@
+"""Fuzzing of everything that a peer, or a command line, can make this package read; see `docs/explain/fuzzing.rst`."""
