@@ -40,3 +40,10 @@ async def absorb(ctx: tractor.Context, count: int) -> int:
             if received == count:
                 break
     return received
+
+
+async def burn(count: int) -> int:
+    """Count down: work for one core."""
+    while count:
+        count -= 1
+    return count

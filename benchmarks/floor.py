@@ -13,6 +13,7 @@ Prints one number: seconds for each operation of the case.
 | `python` | a fresh interpreter that imports trio and msgspec, until it has ended |
 | `mp_spawn` | the same as a `multiprocessing` process |
 | `mp_forkserver` | a fork of a server that has these imported |
+| `subint` | an interpreter with its own GIL which imports trio, until it has done so |
 """
 
 from __future__ import annotations
@@ -170,6 +171,20 @@ def median_of(run_one: Callable[[], None], count: int) -> float:
     return statistics.median(took[2:])
 
 
+def interpreters(count: int) -> float:
+    """The median time of interpreters with their own GIL which import trio; their end is not counted."""
+    from concurrent import interpreters
+
+    took = []
+    for _ in range(count + 2):
+        start = NOW()
+        interp = interpreters.create()
+        interp.exec('import trio')
+        took.append(NOW() - start)
+        interp.close()
+    return statistics.median(took[2:])
+
+
 def main(case: str, count: int) -> float:
     """Run one case."""
     match case:
@@ -181,6 +196,8 @@ def main(case: str, count: int) -> float:
             return between_processes(emit, (count, LARGE), measure_stream, count)
         case 'python':
             return median_of(start_python, count)
+        case 'subint':
+            return interpreters(count)
         case 'mp_spawn' | 'mp_forkserver':
             return median_of(start_mp(case.removeprefix('mp_')), count)
         case _:

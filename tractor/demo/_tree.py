@@ -20,6 +20,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -36,6 +37,9 @@ FAILING = 'worker_4'
 LIMIT = 200_000
 KNOWN_PRIMES = 17_984
 PARTS = 16
+
+# two supervisors count the primes below this, each all of them
+BURN = 100_000
 
 # calls that are timed
 CALLS = 200
@@ -91,6 +95,7 @@ class Tree:
                 async with self._boot():
                     await self._measure()
                     await self._work()
+                    await self._burn()
                     await self._hold(witness.name)
                     await self._fail()
             except tractor.RemoteActorError as err:
@@ -189,6 +194,25 @@ class Tree:
         self.printer.block(', '.join(f'{name}: {n} parts' for name, n in sorted(by_worker.items())))
         if found != KNOWN_PRIMES:
             self._problem(f'there are {KNOWN_PRIMES} primes below {LIMIT}, not {found}')
+
+    async def _burn(self) -> None:
+        """One supervisor computes, then two of them at once: the same work each, with the same arguments."""
+        one = await self._burn_in('supervisor_1')
+        two = await self._burn_in(*TREE)
+        pids = {_actors.pid_of(self.portals[name]) for name in TREE}
+        where = 'in one process' if len(pids) == 1 else 'in two processes'
+        self.printer.step(
+            'parallel', f'two busy actors {where} do {2 * one / two:.2f} x the work of one'
+        )
+
+    async def _burn_in(self, *names: str) -> float:
+        began = time.perf_counter()
+        async with trio.open_nursery() as tasks:
+            for name in names:
+                tasks.start_soon(
+                    partial(self.portals[name].run, _actors.count_primes, first=0, last=BURN)
+                )
+        return time.perf_counter() - began
 
     # -- failure ------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ async def async_main(
     A failing child tells its parent first.
     """
     life = _Life(actor, task_status)
+    actor._trio_token = trio.lowlevel.current_trio_token()
     try:
         if parent_addr is not None:
             accept_addrs = await life.connect(parent_addr)
@@ -87,7 +88,12 @@ class _Life:
         except OSError as err:
             log.critical('cannot reach the parent at %s: %s', parent_addr, err)
             raise
-        parent = await chan._do_handshake(aid=actor.aid)
+        try:
+            parent = await chan._do_handshake(aid=actor.aid)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await chan.aclose()
+            raise
         actor._parent_chan = chan
         _orphan.start_guard(parent.pid)
         spec = await chan.recv()
@@ -126,7 +132,7 @@ class _Life:
             actor._task = trio.lowlevel.current_task()
             actor.load_modules()
             await server.listen_on(accept_addrs=accept_addrs, stream_handler_nursery=service_tn)
-            await _registration.register(actor, self.registered)
+            await _registration.register(actor, self.registered, service_tn)
             self.task_status.started((actor.accept_addrs, actor.reg_addrs))
             if actor._parent_chan is not None:
                 # before anything is run for the parent: an interrupt must find its handler in place
@@ -187,7 +193,7 @@ async def _cancel_on_sigint(
     actor: Actor, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """An interrupt cancels a child like a request from its parent would: everybody concerned is told."""
-    if threading.current_thread() is not threading.main_thread():
+    if _state.current_interp_id() != 0 or threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
     with trio.open_signal_receiver(signal.SIGINT) as signals:

@@ -97,6 +97,7 @@ class Actor(Cancellable):
 
         self._parent_chan: Channel | None = None
         self._task: trio.lowlevel.Task | None = None
+        self._trio_token: trio.lowlevel.TrioToken | None = None
         self._actoruid2nursery: dict[Uid, Any] = {}
 
     # -- identity -----------------------------------------------------------------------------------------------

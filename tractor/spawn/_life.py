@@ -33,6 +33,7 @@ import trio
 
 from tractor import log as _log
 from tractor._exceptions import ActorFailure, ActorTooSlowError, TransportClosed
+from tractor.ipc import _auth, _tls
 from tractor.msg.types import SpawnSpec
 from tractor.runtime import _loss
 from tractor.runtime._portal import Portal
@@ -82,6 +83,8 @@ class ChildSpec:
         infect_asyncio: run trio as a guest of asyncio.
         method: the key of the backend.
         proc_kwargs: for `trio.lowlevel.open_process()`.
+        authkey: the key of the tree. It must reach the child in a way that nobody else can see.
+        tls: how the child finds the function that makes its TLS contexts.
     """
 
     uid: tuple[str, str]
@@ -90,6 +93,8 @@ class ChildSpec:
     infect_asyncio: bool
     method: str
     proc_kwargs: dict[str, Any] = field(default_factory=dict)
+    authkey: bytes | None = field(default=None, repr=False)
+    tls: tuple[str, str] | None = None
 
 
 StartChild = Callable[[ChildSpec], Awaitable[Any]]
@@ -160,6 +165,8 @@ async def supervise_child(
         infect_asyncio=infect_asyncio,
         method=subactor._spawn_method or 'trio',
         proc_kwargs=proc_kwargs or {},
+        authkey=_auth.current.value,
+        tls=_tls.for_child([parent_addr, *bind_addrs]),
     )
     server = actor_nursery._actor.ipc_server
     # before the child exists: it cannot connect faster than it is expected
@@ -169,10 +176,10 @@ async def supervise_child(
         proc = await start(spec)
         subactor._aid.pid = proc.pid
         child = actor_nursery._children[uid] = Child(subactor, proc)
+        actor_nursery._actor._actoruid2nursery[uid] = actor_nursery
         chan = await _connect_back(actor_nursery, child)
         await _send_spawn_spec(child, chan, _spawn_spec(subactor, bind_addrs, _runtime_vars))
         child.portal = Portal(chan)
-        actor_nursery._actor._actoruid2nursery[uid] = actor_nursery
         child.settled.set()
         task_status.started(child.portal)
         # when the spawner was cancelled meanwhile, that call has not handed over this task, and nobody has a portal
@@ -308,7 +315,9 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
         tn.start_soon(_kill_when_torn_out, child)
         if not (ask and await _ask(child)) and not child.gone.is_set():
             _terminate(child.proc)
-            await hard_kill(child.proc, child=child)
+            await hard_kill(
+                child.proc, getattr(child.proc, 'terminate_after', TERMINATE_AFTER), child=child
+            )
         tn.cancel_scope.cancel()
 
 
@@ -402,10 +411,23 @@ async def hard_kill(
             with trio.move_on_after(KILL_WITHIN):
                 await proc.wait()
         if proc.poll() is None:
-            if child is not None:
-                child.abandoned.cancel()
-            raise ActorFailure(f'{proc!r} cannot be killed: it has been abandoned')
+            raise await _abandon(proc, child)
         if child is not None:
             await child.gone.wait()
         elif subactor is not None:
             unlink_uds_bind_addrs(proc, bind_addrs=bind_addrs, subactor=subactor)
+
+
+async def _abandon(proc: Any, child: Child | None) -> ActorFailure:
+    """Stop waiting for what cannot be killed; the error which says so."""
+    failure = ActorFailure(f'{proc!r} cannot be killed: it has been abandoned')
+    describe = getattr(proc, 'describe', None)
+    if describe is not None:
+        failure.add_note(await describe())
+    if child is not None:
+        child.abandoned.cancel()
+        if child.portal is not None:
+            # within one process there is no end of file before somebody closes the connection
+            with trio.move_on_after(ALIVE_WITHIN):
+                await child.portal.chan.aclose()
+    return failure

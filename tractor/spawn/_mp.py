@@ -126,7 +126,10 @@ async def start(spec: ChildSpec) -> MpHandle:
 
     proc = get_context(spec.method).Process(
         target=_entry._mp_main,
-        args=(spec.uid, spec.loglevel, spec.parent_addr, spec.infect_asyncio, spec.method),
+        args=(
+            *(spec.uid, spec.loglevel, spec.parent_addr, spec.infect_asyncio, spec.method),
+            *(spec.authkey, spec.tls),
+        ),
         name=spec.uid[0],
     )
     with _HiddenMain():

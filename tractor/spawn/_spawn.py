@@ -29,6 +29,8 @@ from tractor.spawn._life import hard_kill as hard_kill
 from tractor.spawn._life import soft_kill as soft_kill
 from tractor.spawn._life import supervise_child as supervise_child
 from tractor.spawn._mp import mp_proc as mp_proc
+from tractor.spawn._subint import check_python
+from tractor.spawn._subint import subint_proc as subint_proc
 from tractor.spawn._trio import trio_proc as trio_proc
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 log = _log.get_logger()
 
-SpawnMethodKey = Literal['trio', 'mp_spawn', 'mp_forkserver']
+SpawnMethodKey = Literal['trio', 'mp_spawn', 'mp_forkserver', 'subint']
 
 _spawn_method: SpawnMethodKey = 'trio'
 _ctx: Any = None
@@ -61,6 +63,8 @@ def check_method(key: str) -> SpawnMethodKey:
         )
     if key == 'mp_forkserver' and sys.platform == 'win32':
         raise RuntimeError("the spawn method 'mp_forkserver' does not exist on Windows: use 'trio'")
+    if key == 'subint':
+        check_python()
     return key  # type: ignore[return-value]
 
 
@@ -178,4 +182,5 @@ _methods: dict[SpawnMethodKey, Callable[..., Awaitable[None]]] = {
     'trio': trio_proc,
     'mp_spawn': mp_proc,
     'mp_forkserver': mp_proc,
+    'subint': subint_proc,
 }

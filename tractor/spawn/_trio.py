@@ -4,7 +4,10 @@ The `trio` backend: a child is a fresh OS process, started through trio's own su
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -30,7 +33,39 @@ def child_cmd(spec: ChildSpec) -> list[str]:
         cmd += ['--loglevel', spec.loglevel]
     if spec.infect_asyncio:
         cmd.append('--asyncio')
+    if spec.tls:
+        cmd += ['--tls', str(spec.tls)]
     return cmd
+
+
+@contextmanager
+def _inherited_key(spec: ChildSpec) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """
+    A pipe from which the child reads the key, for the block: neither its command line nor its environment show it.
+
+    Yields:
+        What to add to the command line, and the options of the process.
+
+    Raises:
+        RuntimeError: a process cannot inherit a pipe on this system.
+    """
+    options = dict(spec.proc_kwargs)
+    if spec.authkey is None:
+        yield [], options
+        return
+    if os.name != 'posix':
+        raise RuntimeError("with authkey=, use start_method='mp_spawn' on this system")
+    read_end, write_end = os.pipe()
+    try:
+        with open(write_end, 'wb') as pipe:
+            pipe.write(spec.authkey)
+        if options.get('close_fds', True):
+            options['pass_fds'] = (*options.get('pass_fds', ()), read_end)
+        else:
+            os.set_inheritable(read_end, True)
+        yield ['--key_fd', str(read_end)], options
+    finally:
+        os.close(read_end)
 
 
 async def start(spec: ChildSpec) -> trio.Process:
@@ -42,7 +77,8 @@ async def start(spec: ChildSpec) -> trio.Process:
     Raises:
         OSError: it cannot be started.
     """
-    return await trio.lowlevel.open_process(child_cmd(spec), **spec.proc_kwargs)
+    with _inherited_key(spec) as (more, options):
+        return await trio.lowlevel.open_process(child_cmd(spec) + more, **options)
 
 
 async def trio_proc(*args: Any, **kwargs: Any) -> None:

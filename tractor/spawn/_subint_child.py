@@ -1,0 +1,153 @@
+"""
+The inside of a sub-interpreter: what is run in it, stage by stage, on the thread that owns it.
+
+| stage | what happens | the other side |
+|---|---|---|
+| boot | the loader, then this module with all of the runtime: no code of the user's | waits, or keeps it as a spare |
+| run | it gets its identity and is an actor, under a warden | supervises |
+| end | its threads have ended, the warden retires, nothing of the user's runs any more | - |
+| give back | modules are dropped, memory of private extensions is freed | closes the interpreter |
+
+The stages "boot" and "give back" are those of `_subint_loader.py`; reports are literals, one in a line.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import traceback
+from ast import literal_eval
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from tractor import log as _log
+from tractor.spawn import _entry, _subint_shims, _subint_spares
+from tractor.spawn._subint_warden import Killed, Warden
+
+log = _log.get_logger()
+
+# seconds
+_REAP_WITHIN: float = 1.0
+_REAP_EVERY: float = 0.005
+
+_SERVERS: tuple[tuple[str, str], ...] = (
+    ('multiprocessing.forkserver', '_forkserver'),
+    ('multiprocessing.resource_tracker', '_resource_tracker'),
+)
+
+_subint_shims.apply()
+
+
+def run(order: str) -> None:
+    """
+    Be an actor until it has ended.
+
+    Args:
+        order: the literal of a dict: `path` (of modules), `argv`, `fds` (orders, retire_by, report) and `actor`
+            (arguments of `_entry._actor_child_main()`).
+    """
+    told: dict[str, Any] = literal_eval(order)
+    sys.path[:] = told['path']
+    sys.argv[:] = told['argv']
+    os.reload_environ()
+    orders, retire_by, report_to = told['fds']
+    warden = Warden(orders, retire_by, partial(report, report_to))
+    warden.start()
+    ended, error = _run_actor(warden, told['actor'])
+    warden.spares_main = True
+    _end_threads(warden)
+    warden.spares_main = False
+    _run_exit_functions()
+    warden.spares_main = True
+    _end_processes(warden)
+    _flush()
+    warden.retire()
+    report(
+        report_to, ended='killed' if warden.killed and ended != 'returned' else ended, error=error
+    )
+
+
+def _run_actor(warden: Warden, actor: dict[str, Any]) -> tuple[str, str]:
+    """How it ended, and with what."""
+    try:
+        _entry._actor_child_main(**actor)
+    except Killed:
+        return 'killed', ''
+    except BaseException as err:  # noqa: BLE001 - the end of the actor's thread: it becomes its exit code
+        if warden.killed:
+            return 'killed', ''
+        traceback.print_exc()
+        return 'failed', ''.join(traceback.format_exception_only(err)).strip()
+    return 'returned', ''
+
+
+def _end_threads(warden: Warden) -> None:
+    """Wait for the threads which the actor leaves behind, as a process does at its end."""
+    _subint_spares.end()
+    _subint_shims.end_idle_workers()
+    # this thread was not started from here: it is a dummy to the module, and "main" is that of the whole process
+    rest = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
+        and not isinstance(thread, threading._DummyThread)
+        and not warden.is_warden(thread)
+    ]
+    if rest:
+        log.warning(
+            'the actor has ended, and waits for its thread %s', ', '.join(t.name for t in rest)
+        )
+    for thread in rest:
+        thread.join()
+    # they may have used workers in their turn
+    _subint_shims.end_idle_workers()
+
+
+def _run_exit_functions() -> None:
+    # now, since what they refer to is given back before the interpreter would call them
+    try:
+        atexit._run_exitfuncs()
+    except Killed:
+        return
+
+
+def _end_processes(warden: Warden) -> None:
+    """Wait for those that were killed along, and end the servers which `multiprocessing` leaves to a process's end."""
+    deadline = time.monotonic() + _REAP_WITHIN
+    for pid in warden.killed_children:
+        while pid != os.getpid() and time.monotonic() < deadline and not _is_reaped(pid):
+            time.sleep(_REAP_EVERY)
+    for name, attribute in _SERVERS:
+        stop = getattr(getattr(sys.modules.get(name), attribute, None), '_stop', None)
+        if stop is not None:
+            with suppress(OSError):
+                stop()
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            # closed, or nobody reads it any more
+            continue
+
+
+def report(to: int, **facts: Any) -> None:
+    """Tell the other side."""
+    text = repr(facts) + '\n'
+    try:
+        os.write(to, text.encode('utf-8', 'backslashreplace'))
+    except OSError as err:
+        log.error('the end of this actor cannot be reported: %s', err)

@@ -1,0 +1,448 @@
+"""
+How an interpreter with its own GIL gets extension modules that were not written for it.
+
+This runs before anything else of the package does, and outlives it: it imports the standard library only, and is
+loaded by its path, since importing it through the package would import what it is there to load.
+
+| the extension | what is loaded |
+|---|---|
+| declares support | it, by the stock importer |
+| refuses, and its name is in the list of `install()` | a private copy of its file: own static data for each interpreter |
+| refuses otherwise | nothing: `ImportError` naming it, and the backends that can |
+
+An extension refuses because its objects lie in static memory, which all interpreters of a process would share. In a
+copy of the file, mapped anew, they are this interpreter's own. Its init function is called here, through ctypes: the
+stock importer would run the first one in the main interpreter.
+
+| the init function returns | then |
+|---|---|
+| a module (single-phase) | that is it |
+| a `PyModuleDef` (multi-phase) | a module is made from it and executed |
+
+What the static types of a copy own is on no list that the interpreter clears at its end, and an interpreter with one
+block of memory left keeps its whole allocator (about 5 MiB). `give_back()` frees it by hand. All it relies on is
+checked first; when in doubt it does nothing, and the memory is lost.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import struct
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader, ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+# a refusal of the stock importer: the text is the only mark it has
+_REFUSAL = 'does not support loading in subinterpreters'
+
+# 64-bit `PyTypeObject`, CPython 3.12 to 3.14 (Include/cpython/object.h): bytes to what a static type owns
+_TP_DICT, _TP_BASES, _TP_MRO, _TP_CACHE = 264, 336, 344, 352
+
+# references to modules which the init function of an extension keeps and never drops, by name and version
+_KEPT_MODULES: dict[tuple[str, str], tuple[str, ...]] = {
+    ('msgspec._core', '0.20'): ('uuid', 'decimal'),
+    ('msgspec._core', '0.21'): ('uuid', 'decimal'),
+    ('msgspec._core', '0.22'): ('uuid', 'decimal'),
+}
+
+
+class PrivateCopy:
+    """
+    A copy of an extension's file.
+
+    Args:
+        name: the full name of the module.
+        path: where the copy is; the file may be gone once it is loaded.
+        mark: what the name of its mapping contains, and no other's.
+    """
+
+    def __init__(self, name: str, path: str, mark: str) -> None:
+        self.name = name
+        self.path = path
+        self.mark = mark
+        self.handle: int | None = None
+        self.module: ModuleType | None = None
+        self.is_definition = False
+
+    def create(self, spec: ModuleSpec) -> ModuleType:
+        """Load it and call its init function."""
+        import ctypes
+
+        library = ctypes.PyDLL(self.path)
+        self.handle = library._handle
+        init = getattr(library, 'PyInit_' + self.name.rpartition('.')[2])
+        init.restype = ctypes.py_object
+        with _union_type_of_its_own():
+            made = init()
+        self.is_definition = not isinstance(made, ModuleType)
+        self.module = self._from_definition(made, spec) if self.is_definition else made
+        return self.module
+
+    def _from_definition(self, definition: Any, spec: ModuleSpec) -> ModuleType:
+        import _imp as imp_module
+        import ctypes
+
+        _imp: Any = imp_module
+        make = ctypes.pythonapi.PyModule_FromDefAndSpec2
+        make.argtypes = [ctypes.py_object, ctypes.py_object, ctypes.c_int]
+        make.restype = ctypes.py_object
+        # it may say that it cannot share a process; the copy does not share anything
+        before = _imp._override_multi_interp_extensions_check(-1)
+        try:
+            module: ModuleType = make(definition, spec, 1013)
+        finally:
+            _imp._override_multi_interp_extensions_check(before)
+        self._definition = definition
+        return module
+
+    def execute(self, module: ModuleType) -> None:
+        """Run what a module made from a definition leaves for later."""
+        if not self.is_definition:
+            return
+        import ctypes
+
+        run = ctypes.pythonapi.PyModule_ExecDef
+        run.argtypes = [ctypes.py_object, ctypes.py_object]
+        if run(module, self._definition) != 0:
+            raise ImportError(f'the extension module {self.name!r} failed to initialise')
+
+    def span(self) -> tuple[int, int]:
+        """The addresses which its data occupies; empty where that cannot be told."""
+        try:
+            with open('/proc/self/maps', encoding='ascii', errors='replace') as maps:
+                lines = [line for line in maps if self.mark in line]
+        except OSError:
+            return 0, 0
+        if not lines:
+            return 0, 0
+        start = min(int(line.partition('-')[0], 16) for line in lines)
+        return start, start + _memory_size(start)
+
+
+def _memory_size(base: int) -> int:
+    """The size of a mapped 64-bit ELF image, up to the end of its last segment, .bss included."""
+    import ctypes
+
+    header = ctypes.string_at(base, 64)
+    if header[:5] != b'\x7fELF\x02':
+        return 0
+    (table,) = struct.unpack_from('<Q', header, 32)
+    size, count = struct.unpack_from('<HH', header, 54)
+    end = 0
+    for index in range(count):
+        entry = ctypes.string_at(base + table + index * size, size)
+        (kind,) = struct.unpack_from('<I', entry)
+        address, _, _, in_memory = struct.unpack_from('<QQQQ', entry, 16)
+        if kind == 1:
+            end = max(end, address + in_memory)
+    return end
+
+
+@contextmanager
+def _union_type_of_its_own() -> Iterator[None]:
+    """
+    While an extension initialises, `types.UnionType` is another type than `typing.Union`.
+
+    Since CPython 3.14 they are one. msgspec up to 0.22 then takes the arguments of a union twice, as those of either,
+    and drops them once: each union that it ever looks at would leave a tuple behind.
+    """
+    import types
+    import typing
+
+    real = types.UnionType
+    one: Any = typing.Union
+    if real is one:
+        types.UnionType = type('UnionType', (), {})  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        types.UnionType = real  # type: ignore[misc]
+
+
+class _Loader:
+    """
+    Loads one extension module: the stock way, or from a private copy, or with a clear error.
+
+    Args:
+        stock: its stock loader.
+        copy: its private copy, if it is on the list.
+    """
+
+    def __init__(self, stock: Any, copy: PrivateCopy | None) -> None:
+        self._stock = stock
+        self._copy = copy
+        self._is_private = False
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        """Make the module."""
+        try:
+            return self._stock.create_module(spec)
+        except ImportError as refused:
+            if _REFUSAL not in str(refused):
+                raise
+            if self._copy is None:
+                raise ImportError(
+                    f'the extension module {spec.name!r} does not support sub-interpreters: '
+                    "use start_method='trio' for this actor",
+                    name=spec.name,
+                    path=spec.origin,
+                ) from None
+        self._is_private = True
+        return self._copy.create(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Initialise it."""
+        if self._is_private:
+            assert self._copy is not None
+            self._copy.execute(module)
+        else:
+            self._stock.exec_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        # resources, file names and the like
+        return getattr(self._stock, name)
+
+
+class _Finder:
+    """
+    A stock finder, with a `_Loader` in front of the extension modules which it finds.
+
+    Args:
+        stock: the finder.
+        copies: the private copies, by module name.
+    """
+
+    def __init__(self, stock: Any, copies: dict[str, PrivateCopy]) -> None:
+        self._stock = stock
+        self._copies = copies
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Where a module is, or `None`."""
+        spec: ModuleSpec | None = self._stock.find_spec(name, path, target)
+        if spec is not None:
+            stock: Any = spec.loader
+            if stock is BuiltinImporter or isinstance(stock, ExtensionFileLoader):
+                loader: Any = _Loader(stock, self._copies.get(name))
+                spec.loader = loader
+        return spec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stock, name)
+
+
+class _Installed:
+    """What `install()` has set up in this interpreter."""
+
+    def __init__(self, copies: list[PrivateCopy]) -> None:
+        self.copies = copies
+        self.main = sys.modules['__main__']
+
+
+# what was set up: one entry, written by `install()` only
+_installed: list[_Installed] = []
+
+
+def install(copies: tuple[tuple[str, str, str], ...]) -> None:
+    """
+    From now on extension modules of this interpreter are found as the table above says.
+
+    Args:
+        copies: name, path of the copy and mark of each extension that is to be loaded privately if it refuses.
+    """
+    installed = _Installed([PrivateCopy(*copy) for copy in copies])
+    by_name = {copy.name: copy for copy in installed.copies}
+    for index, finder in enumerate(sys.meta_path):
+        if finder in (BuiltinImporter, PathFinder):
+            wrapped: Any = _Finder(finder, by_name)
+            sys.meta_path[index] = wrapped
+    _installed.append(installed)
+
+
+def handles() -> list[int]:
+    """Handles of the libraries that were loaded; to be closed when the interpreter is gone."""
+    return [copy.handle for copy in _loaded_copies() if copy.handle is not None]
+
+
+def _loaded_copies() -> list[PrivateCopy]:
+    return [copy for one in _installed for copy in one.copies if copy.handle is not None]
+
+
+# -- giving back ----------------------------------------------------------------------------------------------------
+
+
+def give_back() -> str:
+    """
+    Free what the private copies own: the very last thing that is done in an interpreter.
+
+    Returns:
+        Why that was not possible; empty if it was.
+    """
+    copies = _loaded_copies()
+    versions = {copy.name: _version_of(copy.name) for copy in copies}
+    _drop_modules()
+    for copy in copies:
+        doubt = _give_back_copy(copy, versions[copy.name])
+        if doubt:
+            return f'{copy.name}: {doubt}'
+    return ''
+
+
+def _version_of(name: str) -> str:
+    package = sys.modules.get(name.partition('.')[0])
+    return '.'.join(str(getattr(package, '__version__', '')).split('.')[:2])
+
+
+def _drop_modules() -> None:
+    """Drop all modules but those of the standard library, and what that remembers of them."""
+    sys.modules['__main__'] = _installed[0].main
+    sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, _Finder)]
+    keep = sys.stdlib_module_names | {'__main__'}
+    names = [
+        name for name in sys.modules if name.partition('.')[0] not in keep and name != __name__
+    ]
+    dropped = [weakref.ref(sys.modules.pop(name)) for name in names]
+    if (typing := sys.modules.get('typing')) is not None:
+        for clear_cache in typing._cleanups:
+            clear_cache()
+    _collect()
+    # what survived is held by something; its contents need not be
+    for ref in dropped:
+        module = ref()
+        if isinstance(module, ModuleType):
+            module.__dict__.clear()
+    del module
+    _collect()
+
+
+def _collect() -> None:
+    # what has a finalizer goes in a later pass than that which calls it
+    for _ in range(5):
+        if not gc.collect():
+            return
+
+
+def _give_back_copy(copy: PrivateCopy, version: str) -> str:
+    start, end = copy.span()
+    if start == end:
+        return 'its place in memory is not known'
+    kept = _KEPT_MODULES.get((copy.name, version))
+    if kept is None:
+        return f'what its version {version!r} keeps is not known'
+    _clear_caches(copy)
+    static = _static_types(start, end)
+    doubt = _doubt(static, start, end)
+    if doubt:
+        return doubt
+    _strip(static)
+    _drop_references(kept)
+    return ''
+
+
+def _clear_caches(copy: PrivateCopy) -> None:
+    """Empty the dicts in the C state of a module, which keep types of the user's alive."""
+    assert copy.module is not None
+    for owned in gc.get_referents(copy.module):
+        if isinstance(owned, dict):
+            owned.clear()
+    copy.module = None
+    _collect()
+
+
+def _static_types(start: int, end: int) -> list[int]:
+    """Addresses of the types that lie in a copy."""
+    found: dict[int, None] = {}
+    seen: set[int] = set()
+    stack: list[type] = [object, type]
+    while stack:
+        subclasses: list[type] = type.__subclasses__(stack.pop())
+        for sub in subclasses:
+            if id(sub) in seen:
+                continue
+            seen.add(id(sub))
+            stack.append(sub)
+            if start <= id(sub) < end:
+                found[id(sub)] = None
+    return list(found)
+
+
+def _doubt(static: list[int], start: int, end: int) -> str:
+    """What speaks against freeing what these types own; empty if nothing does."""
+    import ctypes
+
+    def word(address: int) -> int | None:
+        return ctypes.c_void_p.from_address(address).value
+
+    if not static:
+        return 'it has no static types'
+    for address in static:
+        kind: type = ctypes.cast(address, ctypes.py_object).value
+        # one level of heap types is made by the extension itself, those below are the user's
+        subclasses: list[type] = type.__subclasses__(kind)
+        for sub in subclasses:
+            users: list[type] = type.__subclasses__(sub)
+            if users and not start <= id(sub) < end:
+                return f'{kind!r} still has {len(users)} subclasses, {users[0]!r} for one'
+        (own,) = gc.get_referents(kind.__dict__)
+        expected = (id(own), id(kind.__bases__), id(kind.__mro__))
+        if (
+            word(address + _TP_DICT),
+            word(address + _TP_BASES),
+            word(address + _TP_MRO),
+        ) != expected:
+            return f'{kind!r} is not laid out as expected'
+    alive = [
+        one
+        for one in gc.get_objects()
+        if start <= id(type(one)) < end and not isinstance(one, type)
+    ]
+    if alive:
+        return f'{len(alive)} of its objects are alive, {type(alive[0]).__name__!r} for one'
+    return ''
+
+
+def _strip(static: list[int]) -> None:
+    import ctypes
+
+    pointer = ctypes.c_void_p.from_address
+    drop = ctypes.pythonapi.Py_DecRef
+    drop.argtypes = [ctypes.c_void_p]
+    for address in static:
+        ctypes.cast(pointer(address + _TP_DICT).value or 0, ctypes.py_object).value.clear()
+    gc.collect()
+    for address in static:
+        for offset in (_TP_DICT, _TP_BASES, _TP_MRO, _TP_CACHE):
+            owned = pointer(address + offset)
+            if value := owned.value:
+                owned.value = None
+                drop(value)
+
+
+def _drop_references(names: tuple[str, ...]) -> None:
+    import ctypes
+
+    drop = ctypes.pythonapi.Py_DecRef
+    drop.argtypes = [ctypes.c_void_p]
+    for name in names:
+        module = sys.modules.get(name)
+        if module is not None:
+            drop(id(module))
+
+
+def finish(report_to: int) -> None:
+    """
+    Give back what can be, and report it: the last call into this interpreter.
+
+    Args:
+        report_to: a file descriptor.
+    """
+    facts = {'handles': handles(), 'leak': ''}
+    try:
+        facts['leak'] = give_back()
+    except Exception as err:  # noqa: BLE001 - memory that is not given back is lost, no more
+        facts['leak'] = f'{type(err).__name__}: {err}'
+    os.write(report_to, (repr(facts) + '\n').encode('utf-8', 'backslashreplace'))
