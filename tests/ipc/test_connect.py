@@ -12,7 +12,6 @@ import pytest
 import trio
 import trio.testing
 
-from tractor import TransportClosed
 from tractor._code_load import load_module_from_path
 from tractor.ipc import (
     Channel,
@@ -22,17 +21,9 @@ from tractor.ipc import (
     transport_from_stream,
 )
 from tractor.ipc._tcp import TCPAddress
-from tractor.ipc._uds import HAS_UDS, UDSAddress
 
 wires = sys.modules.get('wires') or load_module_from_path(Path(__file__).with_name('wires.py'))
 item, logged, run, value = wires.item, wires.logged, wires.run, wires.value
-
-
-def some_addr(proto: str, tmp_path: Path) -> Any:
-    return TCPAddress('127.0.0.1', 0) if proto == 'tcp' else UDSAddress(tmp_path, 'x@1.sock')
-
-
-PROTOS = ['tcp', pytest.param('uds', marks=pytest.mark.skipif(not HAS_UDS, reason='no sockets'))]
 
 
 @asynccontextmanager
@@ -45,41 +36,6 @@ async def listening(addr: Any) -> AsyncIterator[tuple[Any, trio.SocketListener]]
         yield addr, listener
     finally:
         addr.close_listener(listener)
-
-
-@pytest.mark.parametrize('proto', PROTOS)
-@pytest.mark.parametrize('form', ['wrapped', 'unwrapped'])
-def test_connect_and_close(proto: str, form: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with listening(some_addr(proto, tmp_path)) as (addr, listener):
-            given = addr if form == 'wrapped' else addr.unwrap()
-            async with _connect_chan(given) as chan:
-                other = Channel.from_stream(await listener.accept())
-                assert chan.connected()
-                assert chan.raddr == addr
-                assert other.laddr == addr
-                await chan.send(item(1))
-                assert value(await other.recv()) == 1
-            assert chan.closed
-            assert not chan.connected()
-            with pytest.raises(TransportClosed):
-                await other.recv()
-            await other.aclose()
-            await other.aclose()
-
-    run(main)
-
-
-@pytest.mark.parametrize('proto', PROTOS)
-def test_nobody_listens(proto: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with listening(some_addr(proto, tmp_path)) as (addr, _):
-            pass
-        with pytest.raises(OSError, match=r'.'):
-            async with _connect_chan(addr):
-                pytest.fail('connected to nobody')
-
-    run(main)
 
 
 @pytest.mark.parametrize('addr', [object(), ('a', 'b', 'c'), ('h', 1.5)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -165,6 +168,33 @@ def test_too_large_is_refused_by_its_header(announced: int) -> None:
     assert used < 100_000
     with pytest.raises(FrameTooLarge):
         reader.feed(b'more')
+
+
+@pytest.mark.parametrize(
+    ('text', 'size'), [('', 1 << 30), ('65536', 1 << 16), ('4294967295', 0xFFFFFFFF)]
+)
+def test_the_limit_may_be_set_in_the_environment(text: str, size: int) -> None:
+    code = 'from tractor.ipc import _chan, _framing, _transport; print(_chan.MAX_FRAME_SIZE, _transport.MAX_FRAME_SIZE)'
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
+            'TRACTOR_MAX_FRAME_SIZE': text,
+        },
+    )
+    assert done.stdout.split() == [str(size)] * 2
+
+
+@pytest.mark.parametrize('text', ['1 GiB', '-1', '65535', '4294967296', '1e9', '²'])
+def test_a_limit_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match='TRACTOR_MAX_FRAME_SIZE is a number of bytes') as excinfo:
+        _framing._chosen_max_frame_size(text)
+    assert repr(text) in str(excinfo.value)
 
 
 def test_the_limit_itself_is_accepted() -> None:

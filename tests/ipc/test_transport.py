@@ -14,10 +14,10 @@ import trio.testing
 
 from tractor import MsgTypeError, TransportClosed
 from tractor._code_load import load_module_from_path
-from tractor.ipc import MsgTransport, _transport
+from tractor.ipc import _transport
 from tractor.ipc._transport import MsgpackTransport
 from tractor.msg import _codec
-from tractor.msg.types import Aid, Return, Started
+from tractor.msg.types import Return
 
 wires = sys.modules.get('wires') or load_module_from_path(Path(__file__).with_name('wires.py'))
 framed, item, run, value = wires.framed, wires.item, wires.run, wires.value
@@ -28,47 +28,21 @@ SIZES = [0, 1, 1000, 64 * 1024 - 50, 64 * 1024, 1 << 20, (3 << 20) + 1]
 # --- there and back
 
 
-def test_the_bytes_of_a_frame() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            await tpt.send(Started(cid='c', pld=1))
-            body = b'\x83\xa8msg_type\xa7Started\xa3cid\xa1c\xa3pld\x01'
-            assert await other.receive_some() == len(body).to_bytes(4, 'little') + body
-
-    run(main)
-
-
 @pytest.mark.parametrize('size', SIZES)
-def test_round_trip(size: int) -> None:
-    async def check(one: Any, two: Any) -> None:
+def test_round_trip_over_any_stream(size: int) -> None:
+    async def main() -> None:
+        one, two = wires.memory_transports()
         async with trio.open_nursery() as tn:
             tn.start_soon(one.send, item(b'x' * size))
             assert value(await two.recv()) == b'x' * size
-        async with trio.open_nursery() as tn:
             tn.start_soon(two.send, {'msg_type': 'Return', 'cid': 'c', 'pld': size})
             assert value(await one.recv()) == size
-
-    async def main() -> None:
-        await check(*wires.memory_transports())
-        async with wires.socket_transports() as ends:
-            await check(*ends)
 
     run(main)
 
 
-def test_it_is_what_channels_rely_on() -> None:
+def test_what_each_transport_has_to_say_itself() -> None:
     async def main() -> None:
-        async with wires.socket_transports() as (one, two):
-            assert isinstance(one, MsgTransport)
-            assert one.key() == ('msgpack', 'uds')
-            assert (one.codec_key, one.layer_key, one.drained) == ('msgpack', 4, [])
-            assert repr(one) == f'<MsgpackUDSStream {one.laddr} <-> {one.raddr}>'
-            assert one.connected()
-            await one.aclose()
-            assert not one.connected()
-            with pytest.raises(TransportClosed):
-                await two.recv()
-            assert not two.connected()
         memory, _ = wires.memory_transports()
         assert memory.connected()
         assert memory.maddr == memory.raddr == 'there'
@@ -76,21 +50,6 @@ def test_it_is_what_channels_rely_on() -> None:
             MsgpackTransport.get_stream_addrs(None)
         with pytest.raises(TypeError, match='connect to'):
             await MsgpackTransport.connect_to('x')
-
-    run(main)
-
-
-def test_messages_that_arrive_together_come_in_one_batch() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            await other.send_all(framed(item(1)) + framed(item(2)) + framed(item(3))[:5])
-            batch = await tpt.recv_batch()
-            assert [value(msg) for msg in batch] == [1, 2]
-            # not taken yet, so the same once more
-            assert await tpt.recv_batch() is batch
-            batch.clear()
-            await other.send_all(framed(item(3))[5:])
-            assert value(await tpt.recv()) == 3
 
     run(main)
 
@@ -113,30 +72,6 @@ def test_iteration_can_be_cancelled_and_resumed() -> None:
 
 
 # --- many senders
-
-
-def test_frames_leave_in_the_order_in_which_they_were_sent() -> None:
-    sizes = [1, 100, 3000, 70_000, 200_000]
-
-    async def main() -> None:
-        async with wires.socket_transports() as (one, two):
-            order: list[tuple[int, int]] = []
-
-            async def sender(number: int) -> None:
-                for turn in range(8):
-                    order.append((number, turn))
-                    await one.send(item([number, turn, b'x' * sizes[(number + turn) % 5]]))
-
-            async with trio.open_nursery() as tn:
-                for number in range(30):
-                    tn.start_soon(sender, number)
-                for at in range(30 * 8):
-                    number, turn, data = value(await two.recv())
-                    assert (number, turn) == order[at]
-                    assert len(data) == sizes[(number + turn) % 5]
-            assert one._writer.unwritten == 0
-
-    run(main, timeout=30)
 
 
 def test_frames_of_concurrent_tasks_are_joined() -> None:
@@ -200,41 +135,6 @@ def test_a_queue_is_written_by_one_task_after_the_other() -> None:
 
 
 # --- queued without waiting
-
-
-def test_push_and_flush() -> None:
-    async def main() -> None:
-        async with wires.socket_transports() as (one, two):
-            assert one.flush_nowait()
-            await one.flush()
-            end = one.push(item(1))
-            one.push(item(2))
-            assert one._writer.unwritten
-            await one.flush(end)
-            await one.flush()
-            assert one._writer.unwritten == 0
-            one.push(item(3))
-            assert one.flush_nowait()
-            assert [value(await two.recv()) for _ in range(3)] == [1, 2, 3]
-
-    run(main)
-
-
-def test_flushing_what_does_not_fit_without_waiting() -> None:
-    async def main() -> None:
-        async with wires.socket_transports() as (one, two):
-            one.push(item(b'x' * (4 << 20)))
-            assert not one.flush_nowait()
-            assert 0 < one._writer.unwritten < 4 << 20
-            async with trio.open_nursery() as tn:
-                tn.start_soon(one.flush)
-                await trio.testing.wait_all_tasks_blocked()
-                # somebody writes already
-                assert not one.flush_nowait()
-                assert len(value(await two.recv())) == 4 << 20
-            assert one.flush_nowait()
-
-    run(main)
 
 
 def test_flushing_without_waiting_is_for_sockets_and_says_nothing_of_errors() -> None:
@@ -396,37 +296,6 @@ def test_a_little_garbage_is_skipped(body: bytes) -> None:
                 await tpt.recv()
             with pytest.raises(TransportClosed, match='refuses'):
                 await tpt.send(item(1))
-
-    run(main)
-
-
-def test_a_frame_above_the_limit() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            tpt.max_frame_size = 100
-            assert tpt.max_frame_size == 100
-            await other.send_all(framed(item(1)) + b'\xff\xff\xff\xff' + b'x' * 50)
-            assert value(await tpt.recv()) == 1
-            with pytest.raises(TransportClosed, match='4294967295 bytes, more than the 100'):
-                await tpt.recv()
-            assert not tpt.connected()
-
-    run(main)
-
-
-@pytest.mark.parametrize('size', [200, 100_000])
-def test_the_limit_may_be_raised_once_the_peer_is_known(size: int) -> None:
-    """Its next message may have come with its first one."""
-
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            tpt.max_frame_size = 100
-            async with trio.open_nursery() as tn:
-                aid = Aid(name='a', uuid='b')
-                tn.start_soon(other.send_all, framed(aid) + framed(item(b'x' * size)))
-                assert await tpt.recv() == aid
-                tpt.max_frame_size = 1 << 20
-                assert value(await tpt.recv()) == b'x' * size
 
     run(main)
 

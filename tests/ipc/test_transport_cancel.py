@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from tractor import TransportClosed
 from tractor._code_load import load_module_from_path
 from tractor.ipc._framing import FrameReader
 
@@ -74,69 +73,6 @@ def test_cancel_a_send_at_each_of_its_writes(size: int) -> None:
         while await cancel_at(nth, step):
             nth += 1
         assert nth > 8
-
-    run(main)
-
-
-@pytest.mark.parametrize('taken', [1, 3, 4, 100, 64 * 1024, 300_000])
-def test_cancel_a_send_into_a_full_socket(taken: int) -> None:
-    big = item(b'x' * (4 << 20))
-
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            data = bytearray()
-            async with trio.open_nursery() as tn:
-                tn.start_soon(tpt.send, big)
-                await trio.testing.wait_all_tasks_blocked()
-                data += await other.receive_some(taken)
-                await trio.testing.wait_all_tasks_blocked()
-                tn.cancel_scope.cancel()
-            async with trio.open_nursery() as tn:
-                for number in range(3):
-                    tn.start_soon(tpt.send, item(number))
-                while len(data) < len(framed(big)) + 3 * len(framed(item(0))):
-                    data += await other.receive_some()
-            bodies = bodies_of(bytes(data))
-            assert bodies[0] == wires.encoded(big)
-            assert sorted(bodies[1:]) == [wires.encoded(item(number)) for number in range(3)]
-
-    run(main)
-
-
-def test_a_message_which_had_to_wait_is_taken_back() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other), trio.open_nursery() as tn:
-            big = item(b'x' * (1 << 20))
-            tn.start_soon(tpt.send, big)
-            await trio.testing.wait_all_tasks_blocked()
-            # a program that tries again and again while the peer does not read
-            for _ in range(100):
-                with trio.move_on_after(0) as scope:
-                    await tpt.send(item(b'y' * 1000))
-                assert scope.cancelled_caught
-            assert tpt._writer.unwritten < len(framed(big))
-            tn.start_soon(tpt.send, item('last'))
-            data = bytearray()
-            while len(data) < len(framed(big)) + len(framed(item('last'))):
-                data += await other.receive_some()
-            assert bodies_of(bytes(data)) == [wires.encoded(big), wires.encoded(item('last'))]
-
-    run(main)
-
-
-def test_a_lone_sender_that_tries_again_and_again_does_not_fill_the_memory() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            for _ in range(100):
-                with trio.move_on_after(0):
-                    await tpt.send(item(b'y' * 100_000))
-            assert tpt._writer is None
-            async with trio.open_nursery() as tn:
-                tn.start_soon(tpt.send, item('last'))
-                data = bytearray()
-                while not data.endswith(framed(item('last'))):
-                    data += await other.receive_some()
-            assert bodies_of(bytes(data))[-1] == wires.encoded(item('last'))
 
     run(main)
 
@@ -228,56 +164,3 @@ def test_cancel_a_receive_at_each_of_its_reads(step: int) -> None:
                 assert list(map(value, got)) == [msg.pld for msg in messages]
 
     run(main, timeout=30)
-
-
-@pytest.mark.parametrize('first', [0, 2, 4, 30, 100_000])
-def test_cancel_a_receive_that_waits_for_the_rest_of_a_frame(first: int) -> None:
-    data = framed(item(b'x' * 200_000))
-
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other), trio.open_nursery() as sender:
-            sender.start_soon(other.send_all, data[:first])
-            for _ in range(3):
-                async with trio.open_nursery() as tn:
-                    tn.start_soon(tpt.recv)
-                    await trio.testing.wait_all_tasks_blocked()
-                    tn.cancel_scope.cancel()
-            sender.start_soon(other.send_all, data[first:] + framed(item(2)))
-            assert value(await tpt.recv()) == b'x' * 200_000
-            assert value(await tpt.recv()) == 2
-
-    run(main)
-
-
-def test_cancel_a_receive_of_what_is_here_already() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            await other.send_all(framed(item(1)) + framed(item(2)))
-            assert value(await tpt.recv()) == 1
-            with trio.move_on_after(0) as scope:
-                await tpt.recv()
-            assert scope.cancelled_caught
-            assert value(await tpt.recv()) == 2
-
-    run(main)
-
-
-def test_cancel_draining_keeps_what_it_had() -> None:
-    async def main() -> None:
-        async with wires.socket_pair() as (tpt, other):
-            await other.send_all(framed(item(1)))
-
-            async def drain() -> list[Any]:
-                return [value(msg) async for msg in tpt.drain()]
-
-            async with trio.open_nursery() as tn:
-                tn.start_soon(drain)
-                await trio.testing.wait_all_tasks_blocked()
-                tn.cancel_scope.cancel()
-            await other.send_all(framed(item(2)))
-            await other.aclose()
-            assert await drain() == [1, 2]
-            with pytest.raises(TransportClosed):
-                await tpt.recv()
-
-    run(main)

@@ -16,6 +16,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, TransportClosed
 from tractor.discovery._addr import wrap_address
+from tractor.ipc import _access, _auth, _tls
 from tractor.ipc._framing import MAX_FRAME_SIZE, MAX_GREETING_SIZE
 from tractor.ipc._transport import MsgpackTransport
 from tractor.ipc._types import transport_from_addr, transport_from_stream
@@ -40,6 +41,7 @@ class Channel:
 
     __slots__ = (
         '__weakref__',
+        '_accepted',
         '_aid',
         '_cancel_called',
         '_closed',
@@ -53,16 +55,21 @@ class Channel:
         self._exc: BaseException | None = None
         self._closed = False
         self._cancel_called = False
+        # whether the other end connected to us
+        self._accepted = False
 
     @classmethod
     def from_stream(cls, stream: Any) -> Channel:
         """
-        Wrap a connected stream.
+        Wrap a stream that was accepted.
 
         Raises:
             NotImplementedError: no transport knows this kind of stream.
+            ForeignUser: the peer of a UNIX socket belongs to another user.
         """
-        return cls(transport_from_stream(stream)(stream))
+        chan = cls(transport_from_stream(stream)(stream))
+        chan._accepted = True
+        return chan
 
     @classmethod
     async def from_addr(cls, addr: Any, **kwargs: Any) -> Channel:
@@ -71,6 +78,7 @@ class Channel:
 
         Raises:
             OSError: nobody listens there.
+            ForeignUser: the listener at a UNIX socket belongs to another user.
         """
         addr = wrap_address(addr)
         return cls(await transport_from_addr(addr).connect_to(addr, **kwargs))
@@ -134,14 +142,19 @@ class Channel:
         """
         Say who we are, learn who they are. Until they have said it, they may send small frames only.
 
+        Before that comes TLS and the proof of the pre-shared key, where this actor has them.
+
         Args:
             aid: our own identity.
-            timeout: seconds to wait for the peer's; `None` is forever.
+            timeout: seconds for all of it; `None` is forever, but for TLS and the key.
 
         Raises:
             TransportClosed: the peer is gone, too slow, or did not send an identity.
+            AccessDenied: it is one which refuses us, or which we refuse.
         """
         tpt = self._tpt()
+        if _auth.current.value is not None or _tls.current.value is not None:
+            timeout = await self._secure(tpt, timeout)
         tpt.max_frame_size = MAX_GREETING_SIZE
         bad: BaseException | None = None
         peer: Any = None
@@ -149,6 +162,11 @@ class Channel:
             with trio.fail_after(timeout if timeout is not None else float('inf')):
                 await tpt.send(aid)
                 peer = await tpt.recv()
+        except TransportClosed as closed:
+            known = _access.explained(closed, _access.peer_of(tpt), self._accepted)
+            if known is closed:
+                raise
+            raise known from closed
         except (trio.TooSlowError, MsgTypeError, msgspec.DecodeError, ValueError, TypeError) as err:
             bad = err
         if isinstance(peer, MsgTypeError):
@@ -165,6 +183,24 @@ class Channel:
         self._aid = peer
         tpt.peer = peer.reprol()
         return peer
+
+    async def _secure(self, tpt: MsgpackTransport, timeout: float | None) -> float | None:
+        """Agree on TLS, prove to have the key; the seconds that are left of `timeout`."""
+        limit = _access.HANDSHAKE_TIMEOUT if timeout is None else timeout
+        deadline = trio.current_time() + limit
+        who = _access.peer_of(tpt)
+        tls, key = _tls.current.value, _auth.current.value
+        if tls is not None and tpt.address_type.proto_key == 'tcp':  # type: ignore[attr-defined]
+            host = (tpt.laddr if self._accepted else tpt.raddr).domain
+            tpt.stream = await tls.wrap(
+                tpt.stream, accepted=self._accepted, host=host, who=who, timeout=limit
+            )
+        if key is not None:
+            left = max(deadline - trio.current_time(), 0)
+            await _auth.authenticate(
+                tpt.stream, key, accepted=self._accepted, who=who, timeout=left
+            )
+        return None if timeout is None else max(deadline - trio.current_time(), 0)
 
     async def aclose(self) -> None:
         """Close our end; a second call does nothing."""
@@ -266,6 +302,7 @@ async def _connect_chan(addr: Any, close_timeout: float | None = None) -> AsyncI
 
     Raises:
         OSError: nobody listens there.
+        ForeignUser: the listener at a UNIX socket belongs to another user.
     """
     chan = await Channel.from_addr(addr)
     try:

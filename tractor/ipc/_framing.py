@@ -12,6 +12,7 @@ header merely announces.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 
@@ -21,11 +22,25 @@ HEADER_SIZE: int = HEADER.size
 # bodies of at least this many bytes are not copied on their way, but for their first bytes (bytes)
 LARGE: int = 64 * 1024
 
-# what a frame may announce unless told otherwise (bytes)
-MAX_FRAME_SIZE: int = 1 << 30
-
-# the same before a peer has said who it is: an `Aid` takes about 200 bytes, a name may be long (bytes)
+# what a frame may announce before a peer has said who it is: an `Aid` takes about 200 bytes, a name may be long (bytes)
 MAX_GREETING_SIZE: int = 64 * 1024
+
+# the same afterwards, in bytes, unless the environment says otherwise, which children inherit
+_DEFAULT_MAX_FRAME_SIZE: int = 1 << 30
+_ENV_MAX_FRAME_SIZE = 'TRACTOR_MAX_FRAME_SIZE'
+
+
+def _chosen_max_frame_size(text: str) -> int:
+    if not text:
+        return _DEFAULT_MAX_FRAME_SIZE
+    if text.isascii() and text.isdecimal() and MAX_GREETING_SIZE <= int(text) < 1 << 32:
+        return int(text)
+    raise ValueError(
+        f'{_ENV_MAX_FRAME_SIZE} is a number of bytes from {MAX_GREETING_SIZE} to {(1 << 32) - 1}, not {text!r}'
+    )
+
+
+MAX_FRAME_SIZE: int = _chosen_max_frame_size(os.environ.get(_ENV_MAX_FRAME_SIZE, ''))
 
 # first allocation for a large body; it then doubles with every filling (bytes)
 _FIRST_GROWTH: int = 1 << 20

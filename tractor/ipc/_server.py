@@ -23,6 +23,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import RemoteActorError, TransportClosed
 from tractor.discovery._addr import default_lo_addrs, wrap_address
+from tractor.ipc._access import AccessDenied, Refusals
 from tractor.ipc._chan import Channel
 from tractor.ipc._types import backend_from_addr
 from tractor.msg.types import Aid
@@ -62,9 +63,10 @@ class Endpoint:
         self.listen_tn = listen_tn
         self.stream_handler_tn = stream_handler_tn
         self.peer_tpts: dict[Any, Any] = {}
-        self._listener: trio.SocketListener | None = None
+        self.refusals = Refusals(lambda: self.addr)
+        self._listener: Any = None
 
-    async def start_listener(self) -> trio.SocketListener:
+    async def start_listener(self) -> Any:
         """
         Bind.
 
@@ -73,14 +75,13 @@ class Endpoint:
         """
         backend = backend_from_addr(self.addr)
         self._listener = await backend.start_listener(self.addr)
-        bound = self._listener.socket.getsockname()
-        if not isinstance(bound, (str, bytes)):
-            self.addr = backend.address.from_addr(tuple(bound[:2]))  # type: ignore[attr-defined]
+        self.addr = backend.bound_addr(self.addr, self._listener)
         return self._listener
 
     def close_listener(self) -> None:
         """Stop listening and remove what the address left in the file system; a second call does nothing."""
         listener, self._listener = self._listener, None
+        self.refusals.close()
         if listener is not None:
             backend_from_addr(self.addr).close_listener(self.addr, listener)
 
@@ -158,6 +159,8 @@ class Server:
                         endpoint = Endpoint(addr, listen_tn, handlers)
                         group.append(endpoint)
                         await endpoint.start_listener()
+                    # who gave up meanwhile has not begun to listen, hence there is nothing that ends
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     if self._shutdown is None:
                         self._shutdown = trio.Event()
                     for endpoint in group:
@@ -182,9 +185,10 @@ class Server:
                 await trio.sleep(_ACCEPT_RETRY)
                 continue
             try:
-                handlers.start_soon(self._handle, stream)
+                handlers.start_soon(self._handle, stream, endpoint.refusals)
             except BaseException:
-                stream.socket.close()
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(stream)
                 raise
 
     def _close_group(self, group: list[Endpoint], scope: trio.CancelScope) -> None:
@@ -200,8 +204,8 @@ class Server:
             self._shutdown.set()
 
     @trio.lowlevel.enable_ki_protection
-    async def _handle(self, stream: trio.SocketStream) -> None:
-        await handle_stream_from_peer(stream, server=self)
+    async def _handle(self, stream: trio.SocketStream, refusals: Refusals) -> None:
+        await handle_stream_from_peer(stream, server=self, refusals=refusals)
 
     def cancel(self) -> bool:
         """Stop accepting, and cancel what runs in the same nursery; `True` if there was anything to stop."""
@@ -340,9 +344,16 @@ class Server:
 IPCServer = Server
 
 
-async def handle_stream_from_peer(stream: trio.SocketStream, *, server: Server) -> None:
+async def handle_stream_from_peer(
+    stream: trio.SocketStream, *, server: Server, refusals: Refusals | None = None
+) -> None:
     """
     Serve one accepted connection until it ends.
+
+    Args:
+        stream: the connection.
+        server: whose it is.
+        refusals: where its listener counts those it does not let in; by default each is logged.
 
     Whatever arrives on it, the failure ends here with this connection: nothing escapes that would harm the others.
     The stream is closed when this returns, also when it is cancelled.
@@ -352,7 +363,9 @@ async def handle_stream_from_peer(stream: trio.SocketStream, *, server: Server) 
         if actor is None:
             log.warning('dropping a connection: this process has no actor runtime to answer with')
             return
-        chan = await _greet(stream, actor.aid, server)
+        chan = await _greet(
+            stream, actor.aid, server, refusals or Refusals(lambda: 'an IPC server')
+        )
         if chan is None or chan.aid is None:
             return
         await _serve_peer(chan, chan.aid, actor, server)
@@ -368,13 +381,19 @@ async def stream_closed_at_end(stream: Any) -> AsyncIterator[None]:
             await trio.aclose_forcefully(stream)
 
 
-async def _greet(stream: trio.SocketStream, aid: Aid, server: Server) -> Channel | None:
-    """Shake hands; `None` when there is nobody to serve: a probe, garbage, or a peer that is gone or too slow."""
+async def _greet(
+    stream: trio.SocketStream, aid: Aid, server: Server, refusals: Refusals
+) -> Channel | None:
+    """
+    Shake hands; `None` when there is nobody to serve: a probe, garbage, a peer that is gone or too slow, or may not in.
+    """
     chan: Channel | None = None
     with _half_open(server) as scope:
         try:
             chan = Channel.from_stream(stream)
             await chan._do_handshake(aid=aid, timeout=_PRE_REG_HANDSHAKE_TIMEOUT)
+        except AccessDenied as denied:
+            refusals.note(denied)
         except (TransportClosed, OSError) as err:
             # an `OSError` is a connection that was reset before anybody could look at it
             log.runtime('no handshake with an accepted connection:\n%s', err)

@@ -50,6 +50,21 @@ class ForeignDirectory(PermissionError):
     """A directory for sockets belongs to another user."""
 
 
+def make_private(directory: Path) -> None:
+    """
+    Create a directory where it is missing, and those above it, for their owner only.
+
+    (`Path.mkdir()` would give those above it the mode that happens to be usual.)
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    for missing in reversed(
+        [place for place in (directory, *directory.parents) if not place.exists()]
+    ):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextmanager
 def opened(directory: Path) -> Iterator[int]:
     """

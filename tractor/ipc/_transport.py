@@ -245,7 +245,9 @@ class MsgpackTransport:
             return
         while writer.written < goal:
             if self._tx_lost is not None:
-                writer.discard()
+                # a task that is just writing will do that, once it knows how far it came
+                if not self._writing:
+                    writer.discard()
                 raise _faults.again(self._tx_lost)
             if self._writing:
                 await self._wait_turn(writer, goal)
@@ -259,12 +261,9 @@ class MsgpackTransport:
             return True
         if self._writing or self._tx_lost is not None:
             return False
-        if not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
-            return False
-        fd = self.stream.socket.fileno()
         try:
             while (data := writer.current()) is not None:
-                writer.wrote(os.write(fd, data))
+                writer.wrote(self._send_nowait(data))
         except OSError:
             # full, or broken: the flush that waits will find out which and say so
             return False
@@ -322,7 +321,26 @@ class MsgpackTransport:
             unserved.pop(0)[1].set()
         self._turns = unserved
 
+    def _send_nowait(self, data: memoryview) -> int:
+        """
+        Give the stream as much as it takes without waiting; returns how many bytes, at least one.
+
+        A transport whose streams can do that, and are no `trio.SocketStream`, has its own.
+
+        Raises:
+            OSError: it takes nothing now, for whatever reason.
+        """
+        if not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
+            raise BlockingIOError
+        return os.write(self.stream.socket.fileno(), data)
+
     async def _send_some(self, data: memoryview) -> int:
+        """
+        Give the stream a part of the data once it takes any; returns how many bytes, none if it is cancelled.
+
+        A transport whose streams can do that, and are no `trio.SocketStream`, has its own: this one can only give up
+        such a stream once a write was cancelled.
+        """
         stream = self.stream
         if isinstance(stream, trio.SocketStream):
             try:

@@ -1,8 +1,8 @@
 """
 The transports this package speaks, one record each.
 
-Adding one: a module with an address class (registered with `tractor.discovery._addr`), a `MsgpackTransport`
-subclass, `start_listener()` and `close_listener()`, and one `Backend` below.
+Adding one: a module with an address class, a `MsgpackTransport` subclass, functions that start and close a listener,
+and one `Backend` given to `register_backend()`. Nothing else has to know of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from tractor.discovery._addr import register_address_type, unregister_address_type
 from tractor.ipc import _tcp, _uds
 from tractor.ipc._tcp import MsgpackTCPStream, TCPAddress
 from tractor.ipc._transport import MsgpackTransport, MsgTransportKey
@@ -22,15 +23,34 @@ from tractor.ipc._uds import HAS_UDS, MsgpackUDSStream, UDSAddress
 Address = TCPAddress | UDSAddress
 
 
+def _addr_of_socket(addr: Any, listener: trio.SocketListener) -> Any:
+    bound = listener.socket.getsockname()
+    # a path is what was asked for
+    return addr if isinstance(bound, (str, bytes)) else type(addr).from_addr(tuple(bound[:2]))
+
+
 @dataclass(frozen=True)
 class Backend:
-    """Everything the server and the channel need to know about one transport."""
+    """
+    Everything the server and the channel need to know about one transport.
+
+    Args:
+        address: its address class, see `tractor.discovery._addr.Address`.
+        transport: what turns its streams into messages.
+        start_listener: `await start_listener(addr)` binds and returns a `trio.abc.Listener` of its streams.
+        close_listener: `close_listener(addr, listener)` ends that at once, a second call does nothing.
+        stream: the type of its streams.
+        families: socket families of its streams, if several transports share the type.
+        bound_addr: `bound_addr(addr, listener)` is the address really bound; by default the name of its socket.
+    """
 
     address: type
     transport: type[MsgpackTransport]
-    families: frozenset[int]
-    start_listener: Callable[..., Awaitable[trio.SocketListener]]
+    start_listener: Callable[..., Awaitable[Any]]
     close_listener: Callable[..., None]
+    stream: type = trio.SocketStream
+    families: frozenset[int] = frozenset()
+    bound_addr: Callable[[Any, Any], Any] = _addr_of_socket
 
     @property
     def proto_key(self) -> str:
@@ -38,34 +58,63 @@ class Backend:
         key: str = self.address.proto_key  # type: ignore[attr-defined]
         return key
 
+    def owns(self, stream: Any) -> bool:
+        """Whether a connected stream is one of this transport."""
+        if not isinstance(stream, self.stream):
+            return False
+        return not self.families or int(stream.socket.family) in self.families  # type: ignore[attr-defined]
 
-_backends: list[Backend] = [
+
+_backends: list[Backend] = []
+_msg_transports: list[type[MsgpackTransport]] = []
+_key_to_transport: dict[MsgTransportKey, type[MsgpackTransport]] = {}
+_addr_to_transport: dict[type, type[MsgpackTransport]] = {}
+
+
+def register_backend(backend: Backend) -> None:
+    """
+    Make a transport known, and its address type with it.
+
+    Raises:
+        ValueError: there is one of that key already.
+    """
+    if any(known.proto_key == backend.proto_key for known in _backends):
+        raise ValueError(f'there is a transport {backend.proto_key!r} already')
+    register_address_type(backend.address)
+    _backends.append(backend)
+    _msg_transports.append(backend.transport)
+    _key_to_transport[backend.transport.key()] = backend.transport
+    _addr_to_transport[backend.address] = backend.transport
+
+
+def unregister_backend(backend: Backend) -> None:
+    """Forget a transport that was registered, and its address type; what is connected stays so."""
+    _backends.remove(backend)
+    _msg_transports.remove(backend.transport)
+    del _key_to_transport[backend.transport.key()]
+    del _addr_to_transport[backend.address]
+    unregister_address_type(backend.address)
+
+
+register_backend(
     Backend(
         TCPAddress,
         MsgpackTCPStream,
-        frozenset({int(socket.AF_INET), int(socket.AF_INET6)}),
         _tcp.start_listener,
         _tcp.close_listener,
+        families=frozenset({int(socket.AF_INET), int(socket.AF_INET6)}),
     )
-]
+)
 if HAS_UDS:
-    _backends.append(
+    register_backend(
         Backend(
             UDSAddress,
             MsgpackUDSStream,
-            frozenset({int(socket.AF_UNIX)}),
             _uds.start_listener,
             _uds.close_listener,
+            families=frozenset({int(socket.AF_UNIX)}),
         )
     )
-
-_msg_transports: list[type[MsgpackTransport]] = [backend.transport for backend in _backends]
-_key_to_transport: dict[MsgTransportKey, type[MsgpackTransport]] = {
-    transport.key(): transport for transport in _msg_transports
-}
-_addr_to_transport: dict[type, type[MsgpackTransport]] = {
-    backend.address: backend.transport for backend in _backends
-}
 
 
 def backend_from_addr(addr: Any) -> Backend:
@@ -99,16 +148,15 @@ def transport_from_stream(stream: Any, codec_key: str = 'msgpack') -> type[Msgpa
     The transport class for a connected stream.
 
     Raises:
-        NotImplementedError: it is no `trio.SocketStream`, its socket family belongs to no transport, or
-            that one does not speak this codec.
+        NotImplementedError: no transport has such streams, or theirs does not speak this codec.
     """
-    if not isinstance(stream, trio.SocketStream):
-        raise NotImplementedError(f'no transport for a stream of type {type(stream).__name__}')
-    family = int(stream.socket.family)
     for backend in _backends:
-        if family in backend.families:
+        if backend.owns(stream):
             return _transport_of(backend, codec_key)
-    raise NotImplementedError(f'no transport for the socket family {family}')
+    what = f'a stream of type {type(stream).__name__}'
+    if isinstance(stream, trio.SocketStream):
+        what = f'the socket family {int(stream.socket.family)}'
+    raise NotImplementedError(f'no transport for {what}')
 
 
 def _transport_of(backend: Backend, codec_key: str) -> type[MsgpackTransport]:

@@ -19,6 +19,7 @@ import trio
 from tractor.discovery._addr import register_address_type
 from tractor.discovery._multiaddr import mk_maddr
 from tractor.ipc import _sockfile
+from tractor.ipc._access import ForeignUser
 from tractor.ipc._transport import MsgpackTransport
 from tractor.runtime import _state
 
@@ -46,9 +47,11 @@ _LOCK_RETRY: float = 0.001
 _BUSY_RETRY: float = 0.001
 _BUSY_RETRY_MAX: float = 0.05
 
-# of macOS, missing in the `socket` module
+# of macOS, missing in the `socket` module; the second is `struct xucred`, of which the version and the uid are read
 _SOL_LOCAL: int = 0
 _LOCAL_PEERPID: int = 2
+_LOCAL_PEERCRED: int = 1
+_XUCRED = struct.Struct('=II68x')
 
 
 class _RuntimeDir:
@@ -230,7 +233,7 @@ async def start_listener(addr: UDSAddress, **kwargs: Any) -> trio.SocketListener
     Bind and listen, taking over the path of a listener that died without removing its file.
 
     Args:
-        addr: where. The directory is created, with mode 0700, if it is missing.
+        addr: where. The directory and those above it are created, with mode 0700, if they are missing.
         kwargs: `backlog`, the number of connections that may wait to be accepted (default 128).
 
     Raises:
@@ -245,7 +248,7 @@ async def start_listener(addr: UDSAddress, **kwargs: Any) -> trio.SocketListener
     await trio.lowlevel.checkpoint()
     path = addr.sockpath
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sockfile.make_private(path.parent)
         with _sockfile.opened(path.parent) as dir_fd:
             with trio.move_on_after(_LOCK_TIMEOUT) as timeout:
                 while not _sockfile.try_lock(dir_fd):  # noqa: ASYNC110 - locks tell nobody
@@ -354,16 +357,71 @@ def get_peer_pid(sock: trio.socket.SocketType) -> int | None:
     return pid or None
 
 
+def get_peer_uid(sock: trio.socket.SocketType) -> int | None:
+    """
+    The uid of the process at the other end, `None` where the system does not tell.
+
+    It is the effective one which that process had when it connected, or began to listen.
+    """
+    uid: int | None = None
+    if sys.platform == 'linux':
+        _, uid, _ = get_peer_info(sock)
+    elif sys.platform == 'darwin':
+        _, uid = _XUCRED.unpack(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size))
+    return uid
+
+
+def check_peer(sock: trio.socket.SocketType) -> None:
+    """
+    Refuse a peer of another user; root is another user, too. Where the system does not tell, nobody is refused.
+
+    Raises:
+        ForeignUser: it is one.
+        OSError: the connection is gone.
+    """
+    uid = get_peer_uid(sock)
+    if uid is not None and uid != os.geteuid():
+        raise ForeignUser(
+            f'no connection with {_described(sock)}: that is another user, we are uid {os.geteuid()}. Run both as one '
+            'user; actors of several users talk over TCP, with a key\n'
+        )
+
+
+def _described(sock: trio.socket.SocketType) -> str:
+    return f'pid {get_peer_pid(sock)}, uid {get_peer_uid(sock)}'
+
+
 class MsgpackUDSStream(MsgpackTransport):
-    """Messages over a UNIX socket."""
+    """
+    Messages over a UNIX socket.
+
+    Args:
+        stream, prefix_size, codec: as for `MsgpackTransport`.
+
+    Raises:
+        ForeignUser: the peer belongs to another user.
+    """
 
     address_type: ClassVar[type[UDSAddress]] = UDSAddress
     layer_key: ClassVar[int] = 4
 
+    def __init__(self, stream: Any, prefix_size: int = 4, codec: Any = None) -> None:
+        check_peer(stream.socket)
+        super().__init__(stream, prefix_size, codec)
+
+    def describe_peer(self) -> str:
+        """The process at the other end, for people."""
+        return _described(self.stream.socket)
+
     @property
     def maddr(self) -> Multiaddr | str:
-        """The listener's address as a multiaddr; a text in its place for an unnamed socket pair."""
-        return mk_maddr(self.raddr) if self.raddr.is_valid else '<unnamed socket pair>'
+        """The listener's address as a multiaddr; a text in its place where that has none."""
+        if not self.raddr.is_valid:
+            return '<unnamed socket pair>'
+        try:
+            return mk_maddr(self.raddr)
+        except ValueError:
+            return str(self.raddr)
 
     @classmethod
     def get_stream_addrs(cls, stream: trio.SocketStream) -> tuple[UDSAddress, UDSAddress]:
@@ -405,6 +463,7 @@ class MsgpackUDSStream(MsgpackTransport):
         Raises:
             ConnectionError: nobody listens there (`ConnectionRefusedError`), or never did.
             OSError: it cannot be reached for another reason.
+            ForeignUser: the listener belongs to another user.
 
         Cancelled: nothing stays open.
         """

@@ -1,4 +1,4 @@
-"""contract: the table of peers, who waits for whom, and the end of a connection; with a stand-in for the actor above."""
+"""contract: the table of peers, who waits for whom, and the end of a connection, on every transport."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ run, wait_for, PEER = wires.run, wires.wait_for, wires.PEER
 # --- peers
 
 
-def test_peers_come_and_go(actor: Any) -> None:
+def test_peers_come_and_go(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             assert not server.has_peers()
             async with connected(server) as one:
                 await wait_for(lambda: server.len_peers() == 1)
@@ -49,7 +49,7 @@ def test_peers_come_and_go(actor: Any) -> None:
     run(main)
 
 
-def test_peers_that_are_not_connected_any_more(actor: Any) -> None:
+def test_peers_that_are_not_connected_any_more(kit: Any, actor: Any) -> None:
     async def linger(chan: Channel) -> tuple[bool, Any]:
         with suppress(TransportClosed):
             await chan.recv()
@@ -59,7 +59,7 @@ def test_peers_that_are_not_connected_any_more(actor: Any) -> None:
     actor.loop = linger
 
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             async with connected(server):
                 await wait_for(server.has_peers)
                 assert server.has_peers(check_chans=True)
@@ -69,9 +69,9 @@ def test_peers_that_are_not_connected_any_more(actor: Any) -> None:
     run(main)
 
 
-def test_a_probe_is_answered_and_touches_nothing(actor: Any) -> None:
+def test_a_probe_is_answered_and_touches_nothing(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             event, waiting = server._no_more_peers, server.expect_peer(PEER.uid)
             async with _connect_chan(server.accept_addrs[0]) as chan:
                 probe = Aid(name=PEER.name, uuid=PEER.uuid, is_probe=True)
@@ -87,11 +87,11 @@ def test_a_probe_is_answered_and_touches_nothing(actor: Any) -> None:
     run(main)
 
 
-def test_a_waiter_for_no_more_peers_outlasts_new_ones(actor: Any) -> None:
+def test_a_waiter_for_no_more_peers_outlasts_new_ones(kit: Any, actor: Any) -> None:
     """Connections that come later must not replace the event which is waited for."""
 
     async def main() -> None:
-        async with serving() as server, trio.open_nursery() as tn, connected(server):
+        async with serving(kit.addr()) as server, trio.open_nursery() as tn, connected(server):
             await wait_for(server.has_peers)
             tn.start_soon(server.wait_for_no_more_peers)
             await trio.testing.wait_all_tasks_blocked()
@@ -103,9 +103,9 @@ def test_a_waiter_for_no_more_peers_outlasts_new_ones(actor: Any) -> None:
     run(main)
 
 
-def test_wait_for_a_peer_that_is_here(actor: Any) -> None:
+def test_wait_for_a_peer_that_is_here(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             async with connected(server), connected(server) as newest:
                 await wait_for(lambda: server.len_peers() == 2)
                 for _ in range(2):
@@ -122,9 +122,9 @@ def test_wait_for_a_peer_that_is_here(actor: Any) -> None:
     run(main)
 
 
-def test_wait_for_a_peer_that_is_expected(actor: Any) -> None:
+def test_wait_for_a_peer_that_is_expected(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server, trio.open_nursery() as tn:
+        async with serving(kit.addr()) as server, trio.open_nursery() as tn:
             expected = server.expect_peer(PEER.uid)
             assert server._peer_connected == {PEER.uid: expected}
             assert server.expect_peer(PEER.uid) is expected
@@ -178,14 +178,14 @@ def test_wait_for_a_peer_that_comes_and_goes_at_once(actor: Any) -> None:
 # --- the end of one connection
 
 
-def test_the_stream_is_closed_when_the_loop_ends(actor: Any) -> None:
+def test_the_stream_is_closed_when_the_loop_ends(kit: Any, actor: Any) -> None:
     async def end(chan: Channel) -> tuple[bool, Any]:
         return False, None
 
     actor.loop = end
 
     async def main() -> None:
-        async with serving() as server, connected(server) as chan:
+        async with serving(kit.addr()) as server, connected(server) as chan:
             with pytest.raises(TransportClosed):
                 await chan.recv()
             assert not server._peers
@@ -194,7 +194,7 @@ def test_the_stream_is_closed_when_the_loop_ends(actor: Any) -> None:
     assert actor.gone[0][2] is False
 
 
-def test_an_error_of_the_loop_is_one_of_the_actor(actor: Any) -> None:
+def test_an_error_of_the_loop_is_one_of_the_actor(kit: Any, actor: Any) -> None:
     async def fail(chan: Channel) -> tuple[bool, Any]:
         raise LookupError('a bug')
 
@@ -202,7 +202,7 @@ def test_an_error_of_the_loop_is_one_of_the_actor(actor: Any) -> None:
     servers: list[Server] = []
 
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             servers.append(server)
             async with connected(server) as chan:
                 with trio.CancelScope(shield=True), suppress(TransportClosed):

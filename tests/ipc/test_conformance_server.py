@@ -1,4 +1,4 @@
-"""contract: listeners and how they end; with a stand-in for the actor above."""
+"""contract: listeners and how they end, on every transport; with a stand-in for the actor above."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ LOCAL, PEER = wires.LOCAL, wires.PEER
 logged = wires.logged
 
 needs_uds = pytest.mark.skipif(not HAS_UDS, reason='no UNIX sockets on this system')
-
-
-def can_ipv6() -> bool:
-    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-        sock.bind(('::1', 0))
-        return True
-    return False
 
 
 # --- listening
@@ -67,12 +59,8 @@ def test_servers_share_nothing() -> None:
     run(main)
 
 
-def test_several_addresses(actor: Any, tmp_path: Path) -> None:
-    addrs: list[Any] = [LOCAL, TCPAddress('127.0.0.1', 0)]
-    if can_ipv6():
-        addrs.append(('::1', 0))
-    if HAS_UDS:
-        addrs.append((str(tmp_path), 'x@1.sock'))
+def test_several_addresses(kit: Any, actor: Any) -> None:
+    addrs = [kit.addr(), kit.addr().unwrap(), kit.addr()]
 
     async def main() -> None:
         async with open_ipc_server() as server:
@@ -82,9 +70,10 @@ def test_several_addresses(actor: Any, tmp_path: Path) -> None:
             assert eps[0].listen_tn is not server._stream_handler_tn
             assert [ep.addr for ep in eps] == server.addrs
             assert server.epsdict() == dict(zip(server.addrs, eps, strict=True))
+            assert len(server.epsdict()) == 3
             assert server.accept_addrs == [addr.unwrap() for addr in server.addrs]
-            assert server.proto_keys == [addr.proto_key for addr in server.addrs]
-            assert all(addr.is_valid or addr.domain == '::1' for addr in server.addrs)
+            assert server.proto_keys == [kit.key] * 3
+            assert all(addr.is_valid for addr in server.addrs)
             assert 'listening' in repr(eps[0])
             for part in ('state: listening', repr(server.addrs[0]), 'channels: 0'):
                 assert part in repr(server)
@@ -99,7 +88,7 @@ def test_several_addresses(actor: Any, tmp_path: Path) -> None:
 
     run(main)
     assert len(actor.gone) == len(addrs)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(kit.folder) == []
 
 
 def test_the_default_address(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,38 +107,36 @@ def open_fds() -> set[str]:
 
 
 @pytest.mark.parametrize('kth', [0, 1, 2])
-def test_when_one_address_is_taken_none_is_bound(kth: int, actor: Any, tmp_path: Path) -> None:
+def test_when_one_address_is_taken_none_is_bound(kit: Any, kth: int, actor: Any) -> None:
     async def main() -> None:
-        with socket.socket() as taken:
-            taken.bind(LOCAL)
-            taken.listen()
-            addrs: list[Any] = [LOCAL, LOCAL]
-            if HAS_UDS:
-                addrs[0] = (str(tmp_path), 'x@1.sock')
-            addrs.insert(kth, taken.getsockname())
-            fds = open_fds()
+        async with kit.listening() as (taken, _):
+            addrs = [kit.addr(), kit.addr()]
+            addrs.insert(kth, taken)
+            fds, files = open_fds(), os.listdir(kit.folder)
             async with open_ipc_server() as server:
                 with pytest.raises(OSError, match='Cannot listen on') as excinfo:
                     await server.listen_on(accept_addrs=addrs)
-                assert excinfo.value.errno == errno.EADDRINUSE
+                reason = excinfo.value if excinfo.value.errno else excinfo.value.__cause__
+                assert isinstance(reason, OSError)
+                assert reason.errno == errno.EADDRINUSE
                 assert server._endpoints == []
-                assert os.listdir(tmp_path) == []
+                assert os.listdir(kit.folder) == files
                 assert open_fds() == fds
                 # it has not listened, hence it has not ended either
                 assert server.repr_state == 'never-started'
-                await server.listen_on(accept_addrs=[LOCAL])
+                await server.listen_on(accept_addrs=[kit.addr()])
                 async with connected(server):
                     pass
 
     run(main)
 
 
-def test_a_failed_group_leaves_the_others_alone(actor: Any) -> None:
+def test_a_failed_group_leaves_the_others_alone(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             taken = server.accept_addrs[0]
             with pytest.raises(OSError, match='Cannot listen on'):
-                await server.listen_on(accept_addrs=[LOCAL, taken])
+                await server.listen_on(accept_addrs=[kit.addr(), taken])
             assert server.accept_addrs == [taken]
             assert not server.is_shutdown()
             async with connected(server):
@@ -175,11 +162,11 @@ def test_the_socket_file_of_a_dead_server_is_taken_over(actor: Any, tmp_path: Pa
     assert not addr.sockpath.exists()
 
 
-def test_groups_end_one_by_one(actor: Any) -> None:
+def test_groups_end_one_by_one(kit: Any, actor: Any) -> None:
     async def main() -> None:
         async with open_ipc_server() as server:
-            (one,) = await server.listen_on(accept_addrs=[LOCAL])
-            (two,) = await server.listen_on(accept_addrs=[LOCAL])
+            (one,) = await server.listen_on(accept_addrs=[kit.addr()])
+            (two,) = await server.listen_on(accept_addrs=[kit.addr()])
             assert one.listen_tn is not two.listen_tn
             one.listen_tn.cancel_scope.cancel()
             await trio.testing.wait_all_tasks_blocked()
@@ -194,13 +181,13 @@ def test_groups_end_one_by_one(actor: Any) -> None:
             await server.wait_for_shutdown()
             assert server.is_shutdown()
             with pytest.raises(RuntimeError, match='has been shut down'):
-                await server.listen_on(accept_addrs=[LOCAL])
+                await server.listen_on(accept_addrs=[kit.addr()])
 
     run(main)
 
 
 def test_one_that_cannot_be_closed_does_not_stop_the_others(
-    actor: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    kit: Any, actor: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     close = Endpoint.close_listener
 
@@ -211,7 +198,7 @@ def test_one_that_cannot_be_closed_does_not_stop_the_others(
     monkeypatch.setattr(Endpoint, 'close_listener', fail)
 
     async def main() -> None:
-        async with serving(LOCAL, LOCAL) as server:
+        async with serving(kit.addr(), kit.addr()) as server:
             server.stop_listening()
             await server.wait_for_shutdown()
 
@@ -219,7 +206,7 @@ def test_one_that_cannot_be_closed_does_not_stop_the_others(
     assert logged.text.count('no such luck') == 2
 
 
-def test_stopping_a_server_that_is_still_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_server_that_is_still_binding(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(self: Endpoint) -> None:
         await trio.sleep_forever()
 
@@ -230,7 +217,7 @@ def test_stopping_a_server_that_is_still_binding(monkeypatch: pytest.MonkeyPatch
 
             async def listen() -> None:
                 with pytest.raises(RuntimeError):
-                    await server.listen_on(accept_addrs=[LOCAL])
+                    await server.listen_on(accept_addrs=[kit.addr()])
 
             tn.start_soon(listen)
             await trio.testing.wait_all_tasks_blocked()
@@ -239,12 +226,37 @@ def test_stopping_a_server_that_is_still_binding(monkeypatch: pytest.MonkeyPatch
     run(main)
 
 
+def test_giving_up_at_the_very_moment_in_which_all_is_bound(
+    kit: Any, actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, scope = Endpoint.start_listener, trio.CancelScope()
+
+    async def start_and_give_up(self: Endpoint) -> Any:
+        listener = await start(self)
+        scope.cancel()
+        return listener
+
+    async def main() -> None:
+        async with open_ipc_server() as server:
+            with scope, monkeypatch.context() as patch:
+                patch.setattr(Endpoint, 'start_listener', start_and_give_up)
+                await server.listen_on(accept_addrs=[kit.addr()])
+            assert scope.cancelled_caught
+            assert server._endpoints == []
+            # it has not ended: it never began
+            await server.listen_on(accept_addrs=[kit.addr()])
+            async with connected(server):
+                pass
+
+    run(main)
+
+
 # --- the end of the whole server
 
 
-def test_cancel(actor: Any) -> None:
+def test_cancel(kit: Any, actor: Any) -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             (ep,) = server._endpoints
             async with _connect_chan(ep.addr) as chan:
                 await chan._do_handshake(aid=PEER)
@@ -263,11 +275,11 @@ def test_cancel(actor: Any) -> None:
     assert [(uid, disconnected) for uid, _, disconnected in actor.gone] == [(PEER.uid, False)]
 
 
-def test_connections_outlive_the_listeners(actor: Any) -> None:
+def test_connections_outlive_the_listeners(kit: Any, actor: Any) -> None:
     async def main() -> None:
         async with trio.open_nursery() as tn:
             async with open_ipc_server(parent_tn=tn) as server:
-                await server.listen_on(accept_addrs=[LOCAL])
+                await server.listen_on(accept_addrs=[kit.addr()])
                 async with connected(server) as chan:
                     server.stop_listening()
                     await server.wait_for_shutdown()
@@ -281,7 +293,7 @@ def test_connections_outlive_the_listeners(actor: Any) -> None:
     assert actor.gone[0][2] is True
 
 
-def test_other_nurseries_for_the_connections(actor: Any) -> None:
+def test_other_nurseries_for_the_connections(kit: Any, actor: Any) -> None:
     async def main() -> None:
         async with (
             trio.open_nursery() as mine,
@@ -289,8 +301,8 @@ def test_other_nurseries_for_the_connections(actor: Any) -> None:
             open_ipc_server(stream_handler_tn=mine) as server,
         ):
             assert server._stream_handler_tn is mine
-            await server.listen_on(accept_addrs=[LOCAL])
-            (ep,) = await server.listen_on(accept_addrs=[LOCAL], stream_handler_nursery=theirs)
+            await server.listen_on(accept_addrs=[kit.addr()])
+            (ep,) = await server.listen_on(accept_addrs=[kit.addr()], stream_handler_nursery=theirs)
             assert ep.stream_handler_tn is theirs
             counts = []
             for addr in server.accept_addrs:
@@ -305,12 +317,12 @@ def test_other_nurseries_for_the_connections(actor: Any) -> None:
 
 
 def test_without_an_actor_a_connection_is_dropped(
-    monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    kit: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_state, 'current_actor', lambda err_on_no_runtime=True: None)
 
     async def main() -> None:
-        async with serving() as server:
+        async with serving(kit.addr()) as server:
             for _ in range(2):
                 async with _connect_chan(server.accept_addrs[0]) as chan:
                     with pytest.raises(TransportClosed):
@@ -322,22 +334,22 @@ def test_without_an_actor_a_connection_is_dropped(
 
 
 def test_accepting_pauses_when_no_descriptors_are_left(
-    actor: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    kit: Any, actor: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    accept = trio.SocketListener.accept
+    accept = kit.listener_type.accept
     failures = [OSError(errno.EMFILE, 'Too many open files')] * 3
 
-    async def failing(self: trio.SocketListener) -> trio.SocketStream:
+    async def failing(self: Any) -> Any:
         await trio.lowlevel.checkpoint()
         if failures:
             raise failures.pop()
         return await accept(self)
 
-    monkeypatch.setattr(trio.SocketListener, 'accept', failing)
+    monkeypatch.setattr(kit.listener_type, 'accept', failing)
     monkeypatch.setattr(_server, '_ACCEPT_RETRY', 0)
 
     async def main() -> None:
-        async with serving() as server, connected(server):
+        async with serving(kit.addr()) as server, connected(server):
             pass
 
     run(main)
@@ -345,28 +357,29 @@ def test_accepting_pauses_when_no_descriptors_are_left(
 
 
 def test_another_failure_of_accepting_is_one_of_the_actor(
+    kit: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def failing(self: trio.SocketListener) -> trio.SocketStream:
+    async def failing(self: Any) -> Any:
         await trio.lowlevel.checkpoint()
         raise OSError(errno.EINVAL, 'Invalid argument')
 
-    monkeypatch.setattr(trio.SocketListener, 'accept', failing)
+    monkeypatch.setattr(kit.listener_type, 'accept', failing)
 
     async def main() -> None:
-        async with serving():
+        async with serving(kit.addr()):
             await trio.sleep_forever()
 
     with pytest.raises(OSError, match='Invalid argument'):
         run(main)
 
 
-def test_a_connection_that_nobody_can_serve_is_closed() -> None:
+def test_a_connection_that_nobody_can_serve_is_closed(kit: Any) -> None:
     async def main() -> None:
         async with trio.open_nursery() as ended:
             pass
         async with open_ipc_server(stream_handler_tn=ended) as server:
-            await server.listen_on(accept_addrs=[LOCAL])
+            await server.listen_on(accept_addrs=[kit.addr()])
             with trio.CancelScope(shield=True):
                 async with _connect_chan(server.accept_addrs[0]) as chan:
                     with pytest.raises(TransportClosed):
