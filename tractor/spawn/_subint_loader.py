@@ -30,7 +30,6 @@ import gc
 import os
 import struct
 import sys
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, ModuleSpec, PathFinder
@@ -305,17 +304,18 @@ def _drop_modules() -> None:
     names = [
         name for name in sys.modules if name.partition('.')[0] not in keep and name != __name__
     ]
-    dropped = [weakref.ref(sys.modules.pop(name)) for name in names]
+    dropped = [sys.modules.pop(name) for name in names]
+    contents = [module.__dict__ for module in dropped if isinstance(module, ModuleType)]
+    dropped.clear()
     if (typing := sys.modules.get('typing')) is not None:
+        typing.clear_overloads()
         for clear_cache in typing._cleanups:
             clear_cache()
     _collect()
-    # what survived is held by something; its contents need not be
-    for ref in dropped:
-        module = ref()
-        if isinstance(module, ModuleType):
-            module.__dict__.clear()
-    del module
+    # a function that something still holds needs no globals any more
+    for content in contents:
+        content.clear()
+    contents.clear()
     _collect()
 
 
