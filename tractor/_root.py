@@ -20,6 +20,7 @@ from tractor.devx._breakpoint import maybe_block_bp
 from tractor.discovery._addr import default_lo_addrs, get_address_cls, mk_uuid, wrap_address
 from tractor.discovery._api import _probe_registry_addrs
 from tractor.discovery._registry import Registrar
+from tractor.ipc import _auth, _tls
 from tractor.runtime import _state
 from tractor.runtime._main import async_main
 from tractor.runtime._runtime import Actor
@@ -49,6 +50,8 @@ async def open_root_actor(
     ensure_registry: bool = False,
     hide_tb: bool = True,
     debug_filter: Callable[[BaseException], bool] | None = None,
+    authkey: bytes | str | None = None,
+    tls: Any = None,
 ) -> AsyncIterator[Actor]:
     """
     Make this process the root of a tree of actors, for the block.
@@ -67,18 +70,25 @@ async def open_root_actor(
         rpc_module_paths: deprecated, use `enable_modules`.
         ensure_registry: fail rather than join a registry that exists already.
         hide_tb: kept for compatibility.
+        authkey: a secret of 16 bytes at least, a text counts as UTF-8: whoever connects to an actor of this tree has
+            to prove that it has the same, and so do those that its actors connect to. Children get it.
+        tls: encrypts every TCP connection of the tree: a function of an importable module, or its name
+            `'pkg.mod:func'`, which returns a pair of `ssl.SSLContext`, `(server side, client side)`; children call it
+            too. Such a pair itself is for an actor without children, or one over UNIX sockets.
 
     Raises:
         RuntimeFailure: this process has an actor already.
         RuntimeError: not exactly one transport; a registry address is occupied by something else; a backend or
             feature that does not work here.
-        ValueError: no such backend, or a registry address of another transport.
-        TypeError: `enable_modules` is a string.
+        ValueError: no such backend, or a registry address of another transport, or a key that is too short.
+        TypeError: `enable_modules` is a string; `authkey` or `tls` are of another type.
+        AccessDenied: what answers at a registry address refuses this actor, or is refused: the keys differ, or only
+            one end has one, or TLS, or it belongs to another user.
         ModuleNotFoundError: one of them cannot be imported; so do other errors of importing.
         NotImplementedError: no such transport.
         OSError: an address cannot be bound.
 
-    `TRACTOR_LOGLEVEL` and `TRACTOR_SPAWN_METHOD` override the arguments. At the end everything below is down, and
+    `TRACTOR_LOGLEVEL`, `TRACTOR_SPAWN_METHOD` and `TRACTOR_AUTHKEY` override the arguments. At the end everything below is down, and
     what is global to the process is as it was. An interrupt leaves the block as a bare `KeyboardInterrupt`.
     """
     if not trio.lowlevel.in_trio_run():
@@ -97,12 +107,13 @@ async def open_root_actor(
             DeprecationWarning,
             stacklevel=3,
         )
+    key, secure = _auth.choose(authkey), _tls.choose(tls)
     saved = _state.snapshot()
     saved_method = _spawn._spawn_method
     saved_log = _log.get_logger(name='tractor').logger.level
     actor: Actor | None = None
     try:
-        with maybe_block_bp():
+        with maybe_block_bp(), _auth.current.holding(key), _tls.current.holding(secure):
             actor, accept_addrs = await _make_root(
                 tpt_bind_addrs,
                 registry_addrs,
