@@ -6,6 +6,8 @@ An actor is one `trio.run()` in a process of its own, reached only through messa
 learns of it as a named exception and nothing is left running.
 """
 
+import typing as _typing
+
 from tractor import devx, log, msg, to_actor, trionics
 from tractor._clustering import open_actor_cluster
 from tractor._context import Context, context
@@ -32,6 +34,9 @@ from tractor.runtime._state import (
     is_root_process,
 )
 from tractor.runtime._supervise import ActorNursery, open_nursery
+
+if _typing.TYPE_CHECKING:
+    from tractor import to_asyncio as to_asyncio
 
 __version__ = '0.1.0a1'
 
@@ -68,9 +73,19 @@ __all__ = [
     'run_daemon',
     'stream',
     'to_actor',
+    'to_asyncio',
     'trionics',
     'wait_for_actor',
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    # it loads asyncio, which most programs do not need
+    if name != 'to_asyncio':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    import importlib
+
+    return importlib.import_module('tractor.to_asyncio')
 
 
 def __dir__() -> list[str]:

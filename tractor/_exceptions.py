@@ -72,12 +72,12 @@ class AsyncioTaskExited(Exception):
     """The `asyncio` side of a linked task pair ended while the `trio` side still ran."""
 
 
-class TrioCancelled(Exception):
-    """The `trio` side of a linked task pair was cancelled."""
-
-
 class TrioTaskExited(Exception):
     """The `trio` side of a linked task pair ended while the `asyncio` side still ran."""
+
+
+class TrioCancelled(TrioTaskExited):
+    """The `trio` side of a linked task pair was cancelled, or failed."""
 
 
 class TransportClosed(Exception):
@@ -179,7 +179,8 @@ class RemoteActorError(Exception):
 
     def _field(self, name: str) -> Any:
         value = getattr(self._ipc_msg, name, None)
-        return self._extra_msgdata.get(name) if value is None else value
+        value = self._extra_msgdata.get(name) if value is None else value
+        return value if isinstance(value, _TYPES.get(name, object)) else None
 
     def _uid_field(self, name: str) -> Uid | None:
         return _as_uid(self._field(name))
@@ -239,9 +240,7 @@ class RemoteActorError(Exception):
     @property
     def relay_path(self) -> list[Uid]:
         """Uid of every actor that packed the error, the source first."""
-        hops = self._field('relay_path')
-        if not isinstance(hops, list | tuple):
-            return []
+        hops = self._field('relay_path') or ()
         return [uid for uid in map(_as_uid, hops) if uid is not None]
 
     @property
@@ -258,8 +257,7 @@ class RemoteActorError(Exception):
     @property
     def cid(self) -> str | None:
         """Id of the dialog which the error ended."""
-        cid = self._field('cid')
-        return cid if isinstance(cid, str) else None
+        return self._field('cid')
 
     @property
     def tb_str(self) -> str:
@@ -403,6 +401,9 @@ class StreamOverrun(RemoteActorError, trio.TooSlowError):
 
 # Wire fields that every body shows; the others are in the head line or in the box.
 _WIRE_FIELDS = ('src_uid', 'sender', 'canceller')
+# What else is sent in these is taken for absent.
+_STR_FIELDS, _LISTS = ('cid', 'src_type_str', 'boxed_type_str'), (list, tuple)
+_TYPES: Any = {**dict.fromkeys(_STR_FIELDS, str), '_bad_msg_as_dict': dict, 'relay_path': _LISTS}
 
 
 def _as_uid(value: Any) -> Uid | None:
