@@ -6,7 +6,7 @@ itself imports from here.
 
 from tractor._testing._ctxc import expect_ctxc
 from tractor._testing._paths import examples_dir, mk_cmd, repodir
-from tractor._testing._run import run_bounded, tractor_test
+from tractor._testing._run import raised_by, run_bounded, tractor_test
 from tractor._testing.fault_simulation import break_ipc
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'examples_dir',
     'expect_ctxc',
     'mk_cmd',
+    'raised_by',
     'repodir',
     'run_bounded',
     'tractor_test',

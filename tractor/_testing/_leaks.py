@@ -6,14 +6,15 @@
 processes       children, grandchildren and orphans of this session, zombies included
 threads         live ones, except trio's idle cache threads
 descriptors     open files, sockets, pipes, event and process descriptors of this process
-interpreters    sub-interpreters of this process
+interpreters    sub-interpreters of this process, whoever has created them
 socket files    in the runtime directory
 shared memory   files of ours below ``/dev/shm``
 ==============  =====================================================================
 
 Allowed to stay: multiprocessing's fork server and resource tracker with the descriptors that
 hold them. The stdlib starts one of each per process on first use and keeps them to its end, by
-design; a later test uses the same ones.
+design; a later test uses the same ones. And the spare interpreters of a runtime that outlives the
+test: they end with it.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from typing import Any
 from tractor._testing import _procs
 
 GRACE = 3.0
-"""Seconds that processes and threads get to end by themselves after a test."""
+"""Seconds that processes, threads, interpreters and shared memory get to go by themselves after a test."""
 
 SHM_DIR = Path('/dev/shm')
 
 _IDLE_TRIO_THREAD = re.compile(r'Trio thread \d+')
 
 
-def _mp_helpers() -> tuple[set[int], set[int]]:
+def mp_helpers() -> tuple[set[int], set[int]]:
     """Return pids and descriptors of multiprocessing's own per-process helpers."""
     tracker: Any = sys.modules.get('multiprocessing.resource_tracker')
     server: Any = sys.modules.get('multiprocessing.forkserver')
@@ -96,37 +97,26 @@ def _own_shm_files() -> set[Path]:
 def _interpreters() -> set[int]:
     # not imported for the occasion: without it no sub-interpreter was ever created
     module: Any = sys.modules.get('concurrent.interpreters')
-    return set() if module is None else {interp.id for interp in module.list_all()}
+    if module is None:
+        return set()
+    return {interp.id for interp in module.list_all()} - {module.get_main().id}
+
+
+def _warm_spares() -> list[Any]:
+    """Return what drives the spare interpreters of a runtime that is still up, e.g. a session's."""
+    module: Any = sys.modules.get('tractor.spawn._subint_spares')
+    runtimes = () if module is None else module._current
+    return [driver for spares in runtimes for driver in spares._ready]
 
 
 def _used_by_others(path: Path, session: str) -> bool:
     """Tell whether a process outside of this session has the file `path` open or mapped."""
     try:
-        wanted = _identity(path.stat())
+        wanted = _procs.identity(path.stat())
     except FileNotFoundError:
         return False
     ours = {proc.pid for proc in _procs.of_session(session, exclude=set())} | {os.getpid()}
-    return any(wanted in _files_of(pid) for pid in _procs.scan() if pid not in ours)
-
-
-def _identity(info: os.stat_result) -> tuple[int, int]:
-    return info.st_dev, info.st_ino
-
-
-def _files_of(pid: int) -> set[tuple[int, int]]:
-    """Device and inode of each file a process uses: a name says nothing, a semaphore was mapped under another."""
-    base = Path('/proc', str(pid))
-    try:
-        found = {_identity(link.stat()) for link in (base / 'fd').iterdir()}
-        mapped = (base / 'maps').read_text(errors='replace')
-    except OSError:
-        # it ended, or belongs to another user
-        return set()
-    for line in mapped.splitlines():
-        device, inode = line.split(maxsplit=5)[3:5]
-        major, minor = (int(part, 16) for part in device.split(':'))
-        found.add((os.makedev(major, minor), int(inode)))
-    return found
+    return any(wanted in _procs.files_of(pid) for pid in _procs.scan() if pid not in ours)
 
 
 @dataclass(frozen=True)
@@ -181,7 +171,11 @@ class Leaks:
     def may_still_end(self) -> bool:
         """Whether waiting can help: a zombie of our own is only ever reaped by its owner."""
         me = os.getpid()
-        return bool(self.threads) or any(not p.is_zombie or p.ppid != me for p in self.procs)
+        # The thread that ends an interpreter may itself be in another one, where it is not seen; and
+        # shared memory may be about to be mapped or unlinked by a session beside this one.
+        if self.threads or self.interpreters or self.shm:
+            return True
+        return any(not p.is_zombie or p.ppid != me for p in self.procs)
 
     def describe(self) -> Iterator[str]:
         """Yield one line for each leak."""
@@ -213,7 +207,11 @@ class Leaks:
 
 def find(before: Snapshot) -> Leaks:
     """Return what exists now and not in `before`, less what is allowed to stay."""
-    mp_pids, mp_fds = _mp_helpers()
+    mp_pids, mp_fds = mp_helpers()
+    spares = _warm_spares()
+    kept_threads = {spare.thread for spare in spares} | before.threads
+    kept_interpreters = {spare.interp_id for spare in spares} | before.interpreters
+    kept_fds = {fd for spare in spares for fd in spare._fds} | mp_fds
     return Leaks(
         procs=[
             proc
@@ -223,14 +221,14 @@ def find(before: Snapshot) -> Leaks:
         threads=[
             thread
             for thread in threading.enumerate()
-            if thread not in before.threads and not _IDLE_TRIO_THREAD.fullmatch(thread.name)
+            if thread not in kept_threads and not _IDLE_TRIO_THREAD.fullmatch(thread.name)
         ],
         fds={
             key[0]: target
             for key, target in _open_fds().items()
-            if key not in before.fds and key[0] not in mp_fds
+            if key not in before.fds and key[0] not in kept_fds
         },
-        interpreters=sorted(_interpreters() - before.interpreters),
+        interpreters=sorted(_interpreters() - kept_interpreters),
         sockets=sorted(_socket_files(before.runtime_dir) - before.sockets),
         shm=sorted(
             path
@@ -245,7 +243,7 @@ def settle(before: Snapshot, grace: float | None = None) -> Leaks:
 
     Args:
         before: taken before the test.
-        grace: seconds that processes and threads get to end; `GRACE` by default.
+        grace: seconds that processes, threads and interpreters get to end; `GRACE` by default.
     """
     deadline = time.monotonic() + (GRACE if grace is None else grace)
     leaks = find(before)
@@ -266,5 +264,5 @@ def _wait_some(leaks: Leaks, timeout: float) -> None:
         # one that is just starting, or was not started by Python, cannot be joined
         with contextlib.suppress(RuntimeError):
             thread.join(max(0, deadline - time.monotonic()))
-    # a zombie whose parent lives says nothing when it is reaped: look again soon
+    # neither a zombie whose parent lives nor an interpreter says when it is gone: look again soon
     time.sleep(min(0.01, max(0, deadline - time.monotonic())))

@@ -78,6 +78,23 @@ def _scan_with_psutil() -> dict[int, Proc]:
     return procs
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process; a zombie does not count."""
+    if pid <= 0:
+        return False
+    proc = _read_stat(pid) if HAS_PROC else None
+    if proc is not None:
+        return proc.state not in {'Z', 'X'}
+    # without /proc, or where it hides the processes of others
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def read_tag(pid: int) -> str:
     """Return the session tag in the environment of `pid`; empty when it has none or is gone."""
     if HAS_PROC:
@@ -104,6 +121,49 @@ def command_line(proc: Proc) -> str:
         with contextlib.suppress(OSError):
             raw = Path(f'/proc/{proc.pid}/cmdline').read_bytes()
     return raw.replace(b'\0', b' ').decode(errors='replace').strip() or f'[{proc.name}]'
+
+
+def identity(info: os.stat_result) -> tuple[int, int]:
+    """Return the device and inode of a file, which stay when it is renamed or unlinked."""
+    return info.st_dev, info.st_ino
+
+
+def files_of(pid: int) -> set[tuple[int, int]]:
+    """Return the identity of each file that a process has open or mapped.
+
+    Nothing is known of one that has ended or belongs to another user. A name would say less: a
+    semaphore was mapped under another one.
+    """
+    base = Path('/proc', str(pid))
+    found = set()
+    try:
+        for link in (base / 'fd').iterdir():
+            # closed meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                found.add(identity(link.stat()))
+        mapped = (base / 'maps').read_text(errors='replace')
+    except OSError:
+        return found
+    for line in mapped.splitlines():
+        device, inode = line.split(maxsplit=5)[3:5]
+        major, minor = (int(part, 16) for part in device.split(':'))
+        found.add((os.makedev(major, minor), int(inode)))
+    return found
+
+
+def is_ours(proc: Proc) -> bool:
+    """Tell whether `proc` runs as the same user as this process."""
+    if not HAS_PROC:
+        import psutil
+
+        try:
+            return bool(psutil.Process(proc.pid).uids().real == os.getuid())
+        except psutil.Error:
+            return False
+    try:
+        return os.stat(f'/proc/{proc.pid}').st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def descends_from(proc: Proc, ancestor: int, procs: dict[int, Proc]) -> bool:
@@ -172,6 +232,31 @@ def _open_handle(proc: Proc) -> int | None:
     return fd
 
 
+def send(proc: Proc, signum: int) -> bool:
+    """Send a signal to `proc` and to no later process with its pid.
+
+    Returns:
+        Whether it was sent; if not, the process was gone.
+
+    Raises:
+        PermissionError: it belongs to another user.
+    """
+    if not HAS_PROC:
+        for ps in _open_with_psutil([proc]):
+            ps.send_signal(signum)
+            return True
+        return False
+    if (fd := _open_handle(proc)) is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def kill(procs: Iterable[Proc], timeout: float = 5) -> None:
     """Kill `procs`, wait for their end and reap those that are our own children."""
     procs = list(procs)
@@ -179,12 +264,13 @@ def kill(procs: Iterable[Proc], timeout: float = 5) -> None:
         _kill_with_psutil(procs, timeout)
         return
     for proc in procs:
-        if (fd := _open_handle(proc)) is None:
-            continue
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-        os.close(fd)
+        send(proc, signal.SIGKILL)
     wait_gone(procs, timeout)
+    reap_zombies(procs)
+
+
+def reap_zombies(procs: Iterable[Proc]) -> None:
+    """Wait for those of `procs` that have ended and are our own children."""
     for proc in procs:
         # not our child, or its owner was faster
         with contextlib.suppress(ChildProcessError):

@@ -31,18 +31,37 @@ async def _within[T](timeout: float, label: str, main: Callable[[], Awaitable[T]
         raise
 
 
-def run_bounded[*Ts, T](fn: Callable[[*Ts], Awaitable[T]], *args: *Ts, timeout: float = 30) -> T:
+def run_bounded[*Ts, T](
+    fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    timeout: float = 30,
+    clock: trio.abc.Clock | None = None,
+) -> T:
     """Return the result of ``trio.run(fn, *args)``, for tests that need no runtime.
 
     Args:
         fn: the async function, called with `args`.
         timeout: seconds after which it is cancelled.
+        clock: of the run; the system's by default.
 
     Raises:
         trio.TooSlowError: it took longer; the text names `fn` and the limit.
     """
     label = getattr(fn, '__qualname__', repr(fn))
-    return trio.run(_within, timeout, label, lambda: fn(*args))
+    return trio.run(_within, timeout, label, lambda: fn(*args), clock=clock)
+
+
+def raised_by(fn: Callable[..., object], *args: Any) -> BaseException:
+    """Return the exception that ``fn(*args)`` raises, of whatever kind.
+
+    Raises:
+        AssertionError: there is none.
+    """
+    try:
+        fn(*args)
+    except BaseException as err:  # noqa: BLE001 - it is what is looked at
+        return err
+    raise AssertionError(f'{getattr(fn, "__qualname__", fn)} ended without an error')
 
 
 def _runtime_options(fixtures: dict[str, Any]) -> dict[str, Any]:

@@ -22,20 +22,23 @@ def get_rando_addr(tpt_proto: str) -> UnwrappedAddress:
     A fresh address of a transport, unwrapped; never the default one of a registrar.
 
     Args:
-        tpt_proto: key of the transport, `'tcp'` or `'uds'`.
+        tpt_proto: key of the transport.
 
     Returns:
         For TCP the default host and a port in 1024..10023 which is free at the moment; for UNIX
-        sockets a path in the default directory.
+        sockets a path in the default directory; for others what their address type offers.
 
     Raises:
         NotImplementedError: there is no such transport on this system.
         RuntimeError: no port is left.
     """
-    get_address_cls(tpt_proto)
-    if tpt_proto == 'uds':
+    cls = get_address_cls(tpt_proto)
+    if cls is UDSAddress:
         return _rando_uds()
-    return TCPAddress.def_bindspace, _rando_port()
+    if cls is TCPAddress:
+        return TCPAddress.def_bindspace, _rando_port()
+    addr: UnwrappedAddress = cls.get_random().unwrap()
+    return addr
 
 
 def _rando_uds() -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """A peer played by hand: the other end of a connection, without any runtime behind it.
 
 It speaks the wire protocol itself (length-prefixed msgpack), so it can also say what no actor ever
-would. Real actors can be tested against it without a second process.
+would. Real actors can be tested against it without a second process, and over the transport in memory
+(`tractor._testing.memory`) without anything of the system: see `play_in_memory()`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import trio
 import trio.testing
 
 import tractor
+from tractor._testing import memory
 from tractor._testing._run import run_bounded
 from tractor.discovery._addr import mk_uuid, wrap_address
 from tractor.msg.types import Aid, Error, Start, StartAck, mk_msg_spec
@@ -31,7 +33,7 @@ class RawPeer:
     """One end of a connection.
 
     Args:
-        stream: the connected socket.
+        stream: the connected stream.
         name: how it calls itself.
         is_registrar: what it says about that.
 
@@ -39,7 +41,10 @@ class RawPeer:
     """
 
     def __init__(
-        self, stream: trio.SocketStream, name: str = 'peer', is_registrar: bool | None = False
+        self,
+        stream: trio.SocketStream | memory.MemoryStream,
+        name: str = 'peer',
+        is_registrar: bool | None = False,
     ) -> None:
         self.stream = stream
         self.aid = Aid(name=name, uuid=mk_uuid(), pid=os.getpid(), is_registrar=is_registrar)
@@ -159,10 +164,18 @@ class RawPeer:
 
     def reset(self) -> None:
         """Close this end so that the other gets an error, not an end of file, where the transport can do that."""
-        sock = self.stream.socket
-        if sock.family != getattr(socket, 'AF_UNIX', None):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-        sock.close()
+        reset(self.stream)
+
+
+def reset(stream: trio.SocketStream | memory.MemoryStream) -> None:
+    """Close a stream so that the other end gets an error, not an end of file, where the transport can do that."""
+    if isinstance(stream, memory.MemoryStream):
+        stream.abort()
+        return
+    sock = stream.socket
+    if sock.family != getattr(socket, 'AF_UNIX', None):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    sock.close()
 
 
 def frame(body: bytes) -> bytes:
@@ -170,13 +183,16 @@ def frame(body: bytes) -> bytes:
     return _HEADER.pack(len(body)) + body
 
 
-async def connect_stream(addr: Any) -> trio.SocketStream:
+async def connect_stream(addr: Any) -> trio.SocketStream | memory.MemoryStream:
     """A plain connection to an address, wrapped or unwrapped.
 
     Raises:
         OSError: nobody listens there.
     """
-    place, which = wrap_address(addr).unwrap()
+    wrapped: Any = wrap_address(addr)
+    if isinstance(wrapped, memory.MemoryAddress):
+        return await memory.connect(wrapped)
+    place, which = wrapped.unwrap()
     if isinstance(which, int):
         return await trio.open_tcp_stream(place, which)
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
@@ -213,7 +229,9 @@ class PeerListener:
         listener: the bound listener.
     """
 
-    def __init__(self, listener: trio.SocketListener, addr: tuple[str, Any]) -> None:
+    def __init__(
+        self, listener: trio.SocketListener | memory.MemoryListener, addr: tuple[str, Any]
+    ) -> None:
         self._listener = listener
         self._accepted: list[RawPeer] = []
         self.addr = addr
@@ -235,7 +253,10 @@ async def open_listener(addr: tuple[str, Any]) -> AsyncIterator[PeerListener]:
     """Listen at an unwrapped address, for the block."""
     place, which = addr
     path: str | None = None
-    if isinstance(which, int):
+    bound: trio.SocketListener | memory.MemoryListener
+    if memory.MemoryAddress.claims(addr):
+        bound = await memory.start_listener(memory.MemoryAddress.from_addr(addr))
+    elif isinstance(which, int):
         (bound,) = await trio.open_tcp_listeners(which, host=place)
     else:
         path = os.path.join(place, which)
@@ -260,6 +281,7 @@ def play_with_peer(
     reg_addr: Any,
     tpt_proto: str,
     timeout: float = 10,
+    clock: trio.abc.Clock | None = None,
 ) -> None:
     """Run `main(root, peer)`: a root actor, and a peer connected to it, in this process.
 
@@ -269,6 +291,7 @@ def play_with_peer(
         reg_addr: where it listens.
         tpt_proto: its transport.
         timeout: seconds for all of it.
+        clock: of the run; a virtual one is for transports that never wait for the system.
     """
 
     async def with_root() -> None:
@@ -283,7 +306,33 @@ def play_with_peer(
         ):
             await main(root, peer)
 
-    run_bounded(with_root, timeout=timeout)
+    run_bounded(with_root, timeout=timeout, clock=clock)
+
+
+def play_in_memory(
+    main: Callable[[tractor.Actor, RawPeer], Awaitable[None]],
+    *,
+    module: str,
+    timeout: float = 10,
+    clock: trio.abc.Clock | None = None,
+) -> None:
+    """The same as `play_with_peer()`, over the transport in memory: nothing is bound, no other test can be met.
+
+    Args:
+        main: the test.
+        module: what the root exposes.
+        timeout: seconds for all of it.
+        clock: of the run, such as a `trio.testing.MockClock`.
+    """
+    with memory.memory_transport() as tpt_proto:
+        play_with_peer(
+            main,
+            module=module,
+            reg_addr=memory.MemoryAddress.get_random(),
+            tpt_proto=tpt_proto,
+            timeout=timeout,
+            clock=clock,
+        )
 
 
 async def portal_to(actor: tractor.Actor, peer: RawPeer) -> tractor.Portal:

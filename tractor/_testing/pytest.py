@@ -2,33 +2,38 @@
 
 It chooses spawn backends and the transport of a test session, keeps the sessions on one machine
 apart, and fails every test that leaves something behind.
+
+PYTEST_DONT_REWRITE: no assertions, and a session within a test of another one imports it again.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import pytest
 
 from tractor import log as tractor_log
-from tractor._testing import _leaks, _procs
+from tractor._testing import _leaks, _procs, _stackscope, trace
 from tractor._testing._run import tractor_test
+from tractor._testing._session import (
+    BACKENDS,
+    SESSION,
+    Session,
+    chosen_backends,
+    chosen_transport,
+    is_forking,
+    use_backend,
+)
 from tractor._testing.addr import get_rando_addr
-from tractor.discovery import _addr
 from tractor.runtime import _state
-from tractor.spawn import _spawn
 
 __all__ = ['tractor_test']
 
-BACKENDS: tuple[str, ...] = get_args(_spawn.SpawnMethodKey)
+pytest_plugins = ('tractor._testing._reap',)
 
 MARKERS = (
     'no_tpt(proto_key): skip the test on this transport',
@@ -38,27 +43,6 @@ MARKERS = (
     'spawns: starts real actors through start_method; CI runs these on every backend',
     'leaks_ok(reason): do not fail the test for what it leaves behind',
 )
-
-
-@dataclass
-class Session:
-    """What was chosen on the command line, and what this session owns."""
-
-    tpt_proto: str
-    backends: dict[str, str | None] = field(default_factory=dict)
-    """Chosen backends; the value says why this Python cannot run one, `None` if it can."""
-    tag: str = ''
-    runtime_dir: Path = Path()
-    environ: pytest.MonkeyPatch = field(default_factory=pytest.MonkeyPatch)
-    tests: int = 0
-
-    @property
-    def default_backend(self) -> str:
-        """The first chosen backend that can run; used by tests that do not take any."""
-        return next((key for key, unable in self.backends.items() if unable is None), 'trio')
-
-
-SESSION = pytest.StashKey[Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,60 +82,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--debug-mode',
         action='store_true',
         dest='tractor_debug_mode',
-        help='run the actors in debug mode',
+        help='open runtimes in debug mode, which is not part of this version: they say so',
     )
-
-
-def _chosen_backends(values: list[str] | None) -> dict[str, str | None]:
-    """Validate the values of ``--spawn-backend``; see `Session.backends`."""
-    names = [name.strip() for value in values or ['trio'] for name in value.split(',')]
-    if unknown := sorted(set(names) - {*BACKENDS, 'all'}):
-        raise pytest.UsageError(
-            f'--spawn-backend: unknown {", ".join(map(repr, unknown))}; '
-            f'choose from {", ".join(BACKENDS)} or all'
-        )
-    if 'all' in names:
-        usable = {key: _why_unable(key) for key in BACKENDS}
-        return {key: unable for key, unable in usable.items() if unable is None or key in names}
-    return {key: _why_unable(key) for key in names}
-
-
-def _why_unable(key: str) -> str | None:
-    """Return why this Python cannot run the backend `key`, or `None` if it can."""
-    try:
-        _set_backend(key)
-    except (RuntimeError, ValueError) as err:
-        return str(err)
-    return None
-
-
-def _chosen_transport(values: list[str] | None) -> str:
-    keys = [value.strip('\'"') for value in values or ['tcp']]
-    if len(keys) != 1:
-        raise pytest.UsageError(f'--tpt-proto: exactly one transport can be tested, not {keys}')
-    if keys[0] not in _addr._address_types:
-        raise pytest.UsageError(
-            f'--tpt-proto: unknown {keys[0]!r}; choose from {", ".join(_addr._address_types)}'
-        )
-    return keys[0]
-
-
-def _isolate(session: Session) -> None:
-    """Give `session` a runtime directory and a tag of its own, both inherited by every child."""
-    # Short: the path of a UNIX socket has to fit 108 bytes. Private: sessions on one machine use
-    # the same default names.
-    parent = '/tmp' if os.path.isdir('/tmp') else None
-    session.runtime_dir = Path(tempfile.mkdtemp(prefix='tr-', dir=parent))
-    # a session inside a test of another one belongs to that one too
-    outer = os.environ.get(_procs.TAG)
-    session.tag = f'{outer}/{secrets.token_hex(6)}' if outer else secrets.token_hex(6)
-    environ = session.environ
-    environ.setenv('XDG_RUNTIME_DIR', str(session.runtime_dir))
-    environ.setenv(_procs.TAG, session.tag)
-    # a process title must not be written over the environment that carries the tag
-    environ.setenv('SPT_NOENV', '1')
-    # it would overrule every `start_method`, and reports would name backends that never ran
-    environ.delenv('TRACTOR_SPAWN_METHOD', raising=False)
+    group.addoption(
+        '--enable-stackscope',
+        action='store_true',
+        dest='enable_stackscope',
+        help='let SIGUSR1 print the tree of trio tasks of the process that runs pytest; needs the '
+        'package `stackscope`',
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -159,36 +98,50 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line('markers', marker)
     session = Session(
-        tpt_proto=_chosen_transport(config.getoption('tpt_protos')),
-        backends=_chosen_backends(config.getoption('spawn_backend')),
+        tpt_proto=chosen_transport(config.getoption('tpt_protos')),
+        backends=chosen_backends(config.getoption('spawn_backend')),
+        snapshots=len(trace._SNAPSHOT_INDEX),
     )
-    _use_backend(session.default_backend)
-    _isolate(session)
+    use_backend(session.default_backend)
+    session.isolate()
     config.stash[SESSION] = session
+    _stackscope.configure(config, session.environ)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (session := config.stash.get(SESSION, None)) is not None:
-        session.environ.undo()
-        shutil.rmtree(session.runtime_dir, ignore_errors=True)
+        session.undo()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     session = config.stash[SESSION]
     backends = ', '.join(
         key if unable is None else f'{key} (skipped: {unable})'
         for key, unable in session.backends.items()
     )
-    return f'tractor: spawn backend {backends}; transport {session.tpt_proto}'
+    lines = [f'tractor: spawn backend {backends}; transport {session.tpt_proto}']
+    if config.getoption('tractor_debug_mode'):
+        lines.append(
+            'tractor: debug mode: the multi-process debugger is not part of this version, '
+            'tests that open a runtime with `debug_mode` fail'
+        )
+    usable = (key for key, unable in session.backends.items() if unable is None)
+    if config.getoption('capture') == 'fd' and any(map(is_forking, usable)):
+        lines.append(
+            'tractor: --capture=fd: actors forked off a server print to where that server printed '
+            'when it was started, which a test with `capfd` may not see; so --capture=sys'
+        )
+    return lines
 
 
-def _set_backend(key: str) -> None:
-    _spawn.try_set_start_method(cast(_spawn.SpawnMethodKey, key))
-
-
-def _use_backend(key: str) -> None:
-    if _spawn._spawn_method != key:
-        _set_backend(key)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    snapshots = trace._SNAPSHOT_INDEX[config.stash[SESSION].snapshots :]
+    if snapshots:
+        terminalreporter.section('hang snapshots')
+        for label, folder in snapshots:
+            terminalreporter.write_line(f'{label}: {folder}')
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -267,12 +220,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _leak_report(nodeid: str, lines: Iterable[str]) -> str:
-    return '\n    '.join(
-        (
-            f'{nodeid} left behind:',
-            *lines,
-        )
-    ) + (
+    return '\n    '.join((f'{nodeid} left behind:', *lines)) + (
         '\nClose these in the test or in what it calls. '
         'If leaving them is its very point, mark it leaks_ok(reason=...).'
     )
@@ -292,9 +240,9 @@ def _reset_start_method(
     no_leaks: None,  # noqa: ARG001 - orders them
 ) -> Iterator[None]:
     """Make the test's backend the one of the process, whatever a test before chose."""
-    _use_backend(_backend_of(request.node))
+    use_backend(_backend_of(request.node))
     yield
-    _use_backend(request.config.stash[SESSION].default_backend)
+    use_backend(request.config.stash[SESSION].default_backend)
 
 
 @pytest.fixture(scope='session')
@@ -307,6 +255,26 @@ def start_method(request: pytest.FixtureRequest) -> str:
 def spawn_backend(start_method: str) -> str:
     """The same as `start_method`."""
     return start_method
+
+
+@pytest.fixture(scope='session')
+def is_forking_spawner(start_method: str) -> bool:
+    """Whether an actor of this backend is forked off another process, a server for forks included."""
+    return start_method in BACKENDS and is_forking(start_method)
+
+
+@pytest.fixture
+def set_fork_aware_capture(
+    request: pytest.FixtureRequest, is_forking_spawner: bool
+) -> pytest.CaptureFixture[str] | None:
+    """Capture output of this process by `capsys` where actors are forked; `None` elsewhere.
+
+    Nothing is changed either with ``--capture=sys`` and ``--capture=tee-sys``, which do that.
+    """
+    if not is_forking_spawner or request.config.getoption('capture') in {'sys', 'tee-sys'}:
+        return None
+    capsys: pytest.CaptureFixture[str] = request.getfixturevalue('capsys')
+    return capsys
 
 
 @pytest.fixture(scope='session')
@@ -365,8 +333,20 @@ def test_log(request: pytest.FixtureRequest, testing_pkg_name: str) -> Any:
 
 @pytest.fixture(scope='session')
 def debug_mode(request: pytest.FixtureRequest) -> bool:
-    """Whether ``--tpdb`` was given."""
+    """Whether ``--tpdb`` was given; a runtime opened with it says that there is no debugger yet."""
     return bool(request.config.getoption('tractor_debug_mode'))
+
+
+@pytest.fixture
+def fail_after_w_trace(request: pytest.FixtureRequest) -> trace.FailAfterWTraceFactory:
+    """`trace.fail_after_w_trace`, its snapshots labelled with the name of the test."""
+    return functools.partial(trace.fail_after_w_trace, label=request.node.name)
+
+
+@pytest.fixture
+def afk_alarm_w_trace(request: pytest.FixtureRequest) -> trace.AfkAlarmWTraceFactory:
+    """`trace.afk_alarm_w_trace`, its snapshots labelled with the name of the test."""
+    return functools.partial(trace.afk_alarm_w_trace, label=request.node.name)
 
 
 @pytest.fixture(scope='session', autouse=True)
