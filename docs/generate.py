@@ -24,6 +24,7 @@ Rows = list[list[str]]
 # file name -> how the head row of a table in some docstring of the package begins
 TABLES: dict[str, str] = {
     'block_exit': '| step | what |',
+    'broadcast': '| the receiving task | the others, waiting |',
     'child_states': '| state | ends when | then |',
     'ladder': '| step | how | next step after |',
     'actor_cancel': '| cancellation',
@@ -32,8 +33,14 @@ TABLES: dict[str, str] = {
     'call_kinds': '| kind | answers | when cancelled |',
     'context_exit': '| the body was left by | then | propagates |',
     'exit_codes': '| child ends by | exit code |',
+    'payload_types': '| declared by | arguments |',
+    'linked_channel': '| how it ended | trio: `receive()`',
+    'linked_ends': '| exception | raised in | meaning |',
+    'linked_exit': '| the body | the asyncio task | leaves the block |',
     'loss': '| dialog | the connection was lost | this side closed it |',
+    'registrar_link': '| link to a registrar |',
     'routing': '| message | goes to |',
+    'shared_resource': '| entry | users | a task that comes |',
     'stream_endings': '| how it ends | `receive()` | `send()` |',
 }
 

@@ -26,7 +26,8 @@ from tractor import log as _log
 from tractor._exceptions import ContextCancelled, MsgTypeError, RemoteActorError, TransportClosed
 from tractor._streaming import MsgStream, open_stream_from_ctx
 from tractor.msg import _errors, _ops
-from tractor.msg.types import CancelAck, Error, Started, Stop, Yield
+from tractor.msg._typed import ATTRIBUTE, PayloadTypes, encode_payload
+from tractor.msg.types import CancelAck, Error, Return, Started, Stop, Yield
 from tractor.runtime import _dialog, _endpoint, _state
 from tractor.runtime._ctx_state import ContextState, Unresolved
 
@@ -110,11 +111,25 @@ class Context(ContextState):
         self._end_stream()
         if type(msg) is CancelAck:
             self._result = msg.pld
+        elif not self._pld_rx._limits:
+            self._decode_result()
+
+    def _decode_result(self) -> None:
+        """
+        Decode what the function returned, if that is here: once, and for whoever asks within `limit_plds()`.
+
+        While such a block lasts, nothing is decoded on arrival: whether that is before or after its end is chance.
+        """
+        rx, msg = self._pld_rx, self._outcome_msg
+        known = self._result_dec is not None and not rx._limits
+        if known or self._result_dec is rx._pld_dec or self._remote_error is not None:
             return
-        try:
-            self._result = self._pld_rx.decode(msg)
-        except MsgTypeError as mte:
-            self._set_remote_error(mte)
+        if type(msg) is Return:
+            self._result_dec = rx._pld_dec
+            try:
+                self._result = rx.decode(msg)
+            except MsgTypeError as mte:
+                self._set_remote_error(mte)
 
     def _take_error(self, msg: Error) -> None:
         self._cancel_msg = msg
@@ -218,6 +233,7 @@ class Context(ContextState):
                 await self._wait(_result_known)
             finally:
                 self._discards -= discards
+        self._decode_result()
         if self._remote_error is not None:
             lenient = self._allow_overruns or self._cancel_called
             return self._maybe_raise_remote_err(
@@ -300,7 +316,7 @@ class Context(ContextState):
             )
         self._started_called = True
         try:
-            await self.chan.send(msg)
+            await self.chan.send(encode_payload(self._pld_codec, Started, self.cid, value))
         except MsgTypeError:
             self._started_called = False
             raise
@@ -361,11 +377,11 @@ class Context(ContextState):
             DeprecationWarning,
             stacklevel=2,
         )
-        await self.chan.send(Yield(cid=self.cid, pld=data))
+        await self.chan.send(encode_payload(self._pld_codec, Yield, self.cid, data))
 
 
 def _result_known(ctx: Context) -> bool:
-    return ctx._result is not Unresolved
+    return ctx._outcome_msg is not Unresolved
 
 
 def mk_context(
@@ -407,29 +423,41 @@ def context(
     pld_spec: Any = Any,
     dec_hook: Callable[..., Any] | None = None,
     enc_hook: Callable[..., Any] | None = None,
+    ext_types: list[Any] | None = None,
 ) -> Any:
     """
     Mark an async function as the child side of a dialog, to be opened with `Portal.open_context()`.
 
     Args:
         func: the function; one of its parameters must be annotated `tractor.Context`.
-        pld_spec: the type which every payload of the dialog must have.
-        dec_hook, enc_hook: convert types which msgspec does not know, see `tractor.msg.limit_plds`.
+        pld_spec: the type which every payload of the dialog, in either direction, must have.
+        enc_hook: called with a value of a type which msgpack does not know; returns one of a known type. Used by
+            both sides, for arguments, the first value, stream messages and the result.
+        dec_hook: called with such a type and what was decoded; returns the value. Used by both sides; arguments
+            are then converted to what the parameters are annotated with.
+        ext_types: the types which the hooks handle; without a `pld_spec` every payload must have one of them.
 
     Raises:
-        TypeError: no parameter is annotated `tractor.Context`.
+        TypeError: no parameter is annotated `tractor.Context`, or the codec library does not support the types.
     """
     if func is None:
         return lambda wrapped: context(
-            wrapped, pld_spec=pld_spec, dec_hook=dec_hook, enc_hook=enc_hook
+            wrapped,
+            pld_spec=pld_spec,
+            dec_hook=dec_hook,
+            enc_hook=enc_hook,
+            ext_types=ext_types,
         )
     func._tractor_context_meta = {  # type: ignore[attr-defined]
         'ctx_var_name': _endpoint.find_context_param(func, Context),
         'pld_spec': pld_spec,
         'dec_hook': dec_hook,
         'enc_hook': enc_hook,
+        'ext_types': ext_types,
         'sig': _endpoint.signature_of(func),
     }
+    types = PayloadTypes(func, pld_spec, enc_hook, dec_hook, ext_types)
+    setattr(func, ATTRIBUTE, types)
     return func
 
 

@@ -21,6 +21,7 @@ import trio
 
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, TransportClosed
+from tractor.msg._typed import encode_payload
 from tractor.msg.types import Stop, Yield
 from tractor.runtime._flow import Credit
 from tractor.runtime._queue import StreamQueue
@@ -191,7 +192,7 @@ class MsgStream(trio.abc.Channel[Any]):
             await self._credit.take()
             self._check_may_send()
         ctx = self._ctx
-        await ctx.chan.send(Yield(cid=ctx.cid, pld=data))
+        await ctx.chan.send(encode_payload(ctx._pld_codec, Yield, ctx.cid, data))
 
     def _check_may_send(self) -> None:
         error = self._ctx._remote_error

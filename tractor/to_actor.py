@@ -21,6 +21,7 @@ from typing import Any
 import trio
 
 from tractor._exceptions import ActorFailure, TransportClosed
+from tractor.msg._typed import types_of
 from tractor.runtime._portal import Portal
 from tractor.runtime._supervise import ActorNursery, open_nursery
 from tractor.runtime._targets import module_level_name
@@ -67,7 +68,7 @@ async def run(
             raise TypeError(
                 f'with `portal=` no actor is started: {sorted(given) or ["an"]} make no sense'
             )
-        return await portal._call(*module_level_name(target), kwargs)
+        return await portal._call(*module_level_name(target), kwargs, types_of(target))
     if an is not None:
         return await _run_in_child(an, target, kwargs, given)
     async with open_nursery() as own:
@@ -89,7 +90,7 @@ async def _run_in_child(
     if child is None:
         raise ActorFailure(f'{portal!r} was lost before it was given its task')
     try:
-        return await portal._call(module, fn_name, kwargs)
+        return await portal._call(module, fn_name, kwargs, types_of(target))
     except TransportClosed as closed:
         died = await an._how_it_died(child, closed)
         raise died from died.__cause__

@@ -126,9 +126,20 @@ _default_lo_addrs: MutableMapping[str, UnwrappedAddress] = _RootAddrs(_address_t
 
 
 def register_address_type[AddressT: type[Any]](cls: AddressT) -> AddressT:
-    """Make an address class known under its `proto_key`; usable as a decorator."""
+    """
+    Make an address class known under its `proto_key`; usable as a decorator.
+
+    Pairs `(str, int)` are taken for TCP and `(str, str)` for UNIX sockets. A class whose unwrapped form is one of
+    these as well has a class method `claims(addr) -> bool`, which is asked first.
+    """
     _address_types[cls.proto_key] = cls
     return cls
+
+
+def unregister_address_type(cls: type[Any]) -> None:
+    """Forget an address class; nothing happens if it is not known."""
+    if _address_types.get(cls.proto_key) is cls:
+        del _address_types[cls.proto_key]
 
 
 def _not_available(name: str) -> NotImplementedError:
@@ -191,6 +202,10 @@ def wrap_address(addr: Any) -> Address:
     if isinstance(addr, tuple(_address_types.values())):
         return cast('Address', addr)
     wrapped: Address
+    for cls in _address_types.values():
+        if hasattr(cls, 'claims') and cls.claims(addr):
+            wrapped = cls.from_addr(addr)
+            return wrapped
     match addr:
         case None | (None, None):
             wrapped = get_address_cls(_state._def_tpt_proto).get_root()

@@ -35,10 +35,11 @@ _UNIX_CODE: bytes = b'\x90\x03'
 
 def mk_maddr(addr: Address) -> Multiaddr:
     """
-    The multiaddr of an address.
+    The multiaddr of an address. It has no relative paths: such a one is taken from the current directory.
 
     Raises:
-        ValueError: the address belongs to a transport that has no multiaddr form.
+        ValueError: the address belongs to a transport that has no multiaddr form, or is a path that has none:
+            one with a backslash, which the text form knows as a slash, or one that is not Unicode.
     """
     proto_key = addr.proto_key
     if proto_key not in _tpt_proto_to_maddr:
@@ -55,7 +56,9 @@ def mk_maddr(addr: Address) -> Multiaddr:
 
     # In binary, as releases of the package differ in which characters of a path they quote.
     directory, filename = addr.unwrap()
-    raw = str(Path(directory, str(filename))).lstrip('/').encode()
+    path = Path(directory, str(filename)).absolute()
+    _refuse_backslash(str(path))
+    raw = str(path).lstrip('/').encode()
     return Multiaddr(_UNIX_CODE + _uvarint(len(raw)) + raw)
 
 
@@ -69,6 +72,7 @@ def parse_maddr(maddr: str) -> Address:
     """
     from multiaddr import Multiaddr
 
+    _refuse_backslash(maddr)
     parsed = Multiaddr(maddr)
     match [proto.name for proto in parsed.protocols()]:
         case [('ip4' | 'ip6') as ip, 'tcp']:
@@ -98,6 +102,14 @@ def parse_endpoints(table: EndpointsTable) -> ParsedEndpoints:
 def _wrap(proto_key: str, unwrapped: UnwrappedAddress) -> Address:
     addr: Address = _addr.get_address_cls(proto_key).from_addr(unwrapped)
     return addr
+
+
+def _refuse_backslash(path: str) -> None:
+    if '\\' in path:
+        raise ValueError(
+            f'A multiaddr cannot name a path with a backslash: {path!r}. '
+            'Give the pair (directory, file name) in its place.'
+        )
 
 
 def _uvarint(number: int) -> bytes:

@@ -9,12 +9,17 @@ from typing import Any
 import trio
 
 from tractor import log as _log
+from tractor.discovery._addr import wrap_address
+from tractor.runtime import _state
 from tractor.runtime._runtime import Actor
 
 log = _log.get_logger()
 
 Uid = tuple[str, str]
 Unwrapped = tuple[str, Any]
+
+# what a registrar needs besides the connections of those who are registered
+_SPARE_DESCRIPTORS: int = 100
 
 
 class Registrar(Actor):
@@ -23,6 +28,9 @@ class Registrar(Actor):
 
     Names are not unique: an entry belongs to a uid. Nobody is checked for being alive: an entry goes when its actor
     unregisters, when another takes its address, or when a lookup finds nobody there.
+
+    An actor of another tree keeps the connection over which it registered, to notice when this registrar dies. Each
+    costs a file descriptor and a task that sleeps.
     """
 
     is_registrar = True
@@ -52,9 +60,15 @@ class Registrar(Actor):
 
         Args:
             uid: the actor's `(name, uuid)`.
-            addr: where it listens, unwrapped. Any other actor's claim to it is void now.
+            addr: where it listens. Any other actor's claim to it is void now.
+
+        Raises:
+            PermissionError: a peer asks for somebody else.
+            ValueError, TypeError: nobody can listen there, or it is no address at all.
         """
-        uid, addr = _as_uid(uid), _as_addr(addr)
+        uid, addr = _as_uid(uid), _as_listening(addr)
+        _check_asker(uid)
+        self._make_room()
         for other, addrs in list(self._registry.items()):
             if other != uid and addr in addrs:
                 log.runtime('%s takes over %s from %s', uid, addr, other)
@@ -121,6 +135,12 @@ class Registrar(Actor):
         log.warning('nobody is registered at %s', addr)
         return None
 
+    def _make_room(self) -> None:
+        """Each entry may come with a connection that stays: ask the system for more of them in time."""
+        limit = _descriptor_limit()
+        if limit is not None and 2 * (len(self._registry) + _SPARE_DESCRIPTORS) > limit[0]:
+            _raise_descriptor_limit(*limit)
+
     def _drop(self, uid: Uid, addr: Unwrapped) -> None:
         self._registry[uid].remove(addr)
         if not self._registry[uid]:
@@ -136,5 +156,56 @@ def _as_uid(uid: Any) -> Uid:
 
 
 def _as_addr(addr: Any) -> Unwrapped:
+    if isinstance(addr, str):
+        return wrap_address(addr).unwrap()
     place, which = addr
     return str(place), which
+
+
+def _as_listening(addr: Any) -> Unwrapped:
+    if addr is None or None in tuple(addr):
+        # for `wrap_address()` that is the default registry
+        raise TypeError(f'an actor is registered at the address it listens on, not at {addr!r}')
+    wrapped = wrap_address(addr)
+    if not wrapped.is_valid:
+        raise ValueError(
+            f'nobody could be found at {wrapped.unwrap()}: register the address that was bound'
+        )
+    return wrapped.unwrap()
+
+
+def _check_asker(uid: Uid) -> None:
+    ctx = _state.current_ipc_ctx()
+    # a task of this actor that registers somebody may run on behalf of a peer, too: then for another request
+    if ctx is None or str(ctx._nsf) != 'self:register_actor':
+        return
+    asker = ctx.chan.aid
+    if asker is not None and asker.uid != uid:
+        raise PermissionError(
+            f'{asker.uid} may not register {uid}: an actor registers itself, over its own connection'
+        )
+
+
+# -- file descriptors -----------------------------------------------------------------------------------------------
+
+
+def _descriptor_limit() -> tuple[int, int] | None:
+    """How many descriptors this process may have, and may at most ask for; `None` if there is no telling."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if resource.RLIM_INFINITY in {soft, hard} else (soft, hard)
+
+
+def _raise_descriptor_limit(soft: int, hard: int) -> None:
+    wanted = min(hard, 2 * soft)
+    if wanted <= soft:
+        return
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as err:
+        log.warning('this registrar may run out of file descriptors, there are %s: %s', soft, err)

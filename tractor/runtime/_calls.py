@@ -21,11 +21,13 @@ import trio
 
 from tractor._context import Context, mk_context
 from tractor.discovery._addr import mk_uuid
+from tractor.msg._typed import encode_args
 from tractor.msg.types import Start
 from tractor.runtime import _flow, _state
 
 if TYPE_CHECKING:
     from tractor.ipc import Channel
+    from tractor.msg._typed import PayloadTypes
     from tractor.msg.types import Aid
     from tractor.runtime._portal import Portal
 
@@ -61,7 +63,7 @@ class CallTable:
         allow_overruns: bool = False,
         load_nsf: bool = False,
         ack_timeout: float = float('inf'),
-        ctx_meta: dict[str, Any] | None = None,
+        types: PayloadTypes | None = None,
     ) -> Context:
         """
         Ask a peer to run a function and wait until it has accepted.
@@ -75,7 +77,7 @@ class CallTable:
             allow_overruns: let that many be exceeded.
             load_nsf: kept for compatibility.
             ack_timeout: seconds to wait for the acceptance.
-            ctx_meta: what `@tractor.context` knows about the function.
+            types: what the function says about its payloads.
 
         Raises:
             RemoteActorError: the peer refused, or its runtime has failed as a whole.
@@ -86,7 +88,7 @@ class CallTable:
         When this fails or is cancelled, the peer is asked to cancel what it may have begun.
         """
         ns, _, name = str(nsf).partition(':')
-        ctx = await self._send_start(chan, ns, name, kwargs, portal, msg_buffer_size, ctx_meta)
+        ctx = await self._send_start(chan, ns, name, kwargs, portal, msg_buffer_size, types)
         ctx._allow_overruns = allow_overruns
         try:
             with trio.fail_after(ack_timeout):
@@ -109,7 +111,7 @@ class CallTable:
         kwargs: dict[str, Any],
         portal: Portal | None = None,
         msg_buffer_size: int | None = None,
-        ctx_meta: dict[str, Any] | None = None,
+        types: PayloadTypes | None = None,
     ) -> Context:
         """Send a request without waiting for any answer."""
         if chan._exc is not None:
@@ -120,11 +122,13 @@ class CallTable:
         buffer_size = msg_buffer_size or self.msg_buffer_size
         ctx = Context(chan, cid, f'{ns}:{name}', self, True, buffer_size)  # type: ignore[arg-type]
         ctx._portal = portal
-        if ctx_meta is not None:
-            ctx.apply_meta(ctx_meta)
+        start = Start(cid=cid, ns=ns, func=name, kwargs=kwargs, uid=self._aid.uid)
+        if types is not None:
+            ctx.apply_types(types)
+            encode_args(types.codec, start)
         self._contexts[chan, cid] = ctx
         try:
-            await chan.post(Start(cid=cid, ns=ns, func=name, kwargs=kwargs, uid=self._aid.uid))
+            await chan.post(start)
         except Exception:
             self._forget(ctx)
             raise

@@ -16,6 +16,8 @@ from tractor.runtime._queue import StreamQueue
 if TYPE_CHECKING:
     from tractor._streaming import MsgStream
     from tractor.ipc import Channel
+    from tractor.msg._codec import MsgCodec, MsgDec
+    from tractor.msg._typed import PayloadTypes
     from tractor.msg.ptr import NamespacePath
     from tractor.msg.types import Started
     from tractor.runtime._portal import Portal
@@ -38,6 +40,7 @@ class ContextState:
     _scope_nursery: trio.Nursery | None = None
     _outcome_msg: Any = Unresolved
     _result: Any = Unresolved
+    _result_dec: MsgDec | None = None
     _local_error: BaseException | None = None
     _remote_error: BaseException | None = None
     _cancel_called: bool = False
@@ -58,6 +61,7 @@ class ContextState:
     _queue: StreamQueue | None = None
     _stream_ended: bool = False
     _rx: _ops.PldRx | None = None
+    _pld_codec: MsgCodec | None = None
     _owner_waits: int = 0
     _discards: int = 0
     _dropped: list[Any] | None = None
@@ -80,13 +84,11 @@ class ContextState:
         self._msg_buffer_size = msg_buffer_size
         self._task = trio.lowlevel.current_task()
 
-    def apply_meta(self, meta: dict[str, Any]) -> None:
-        """Decode the payloads of this dialog as its `@tractor.context` says."""
-        spec, dec_hook = meta['pld_spec'], meta['dec_hook']
-        if dec_hook is not None:
-            self._pld_rx.set_spec(spec, dec_hook=dec_hook, ext_types=[spec])
-        elif spec is not Any:
-            self._pld_rx.set_spec(spec)
+    def apply_types(self, types: PayloadTypes) -> None:
+        """Encode and decode the payloads of this dialog as its function says."""
+        self._pld_codec = types.codec
+        if types.dec is not None:
+            self._pld_rx._pld_dec = types.dec
 
     def _is_self_cancelled(self, error: BaseException | None = None) -> bool:
         error = error or self._remote_error

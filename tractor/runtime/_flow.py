@@ -9,7 +9,7 @@ asks the peer's runtime, with a request like any other, how many more of them fi
 | at least half of its buffer is free | how many messages fit |
 | less than that | the same, once its reader has caught up |
 | takes nothing any more: the stream was closed, the dialog is over | a whole buffer, at once: what comes is dropped |
-| does not know the request | a refusal: the sender goes on without back-pressure |
+| does not know the request | a refusal, or no number: the sender goes on without back-pressure |
 
 The connection is in order, so what was sent before the request is in the buffer when that is looked at. Each request
 has a task of its own: nothing else on the connection waits. One sender sends at most as much as fits, so nothing that
@@ -67,7 +67,7 @@ class Credit:
         ctx = self._ctx
         portal = ctx._portal or Portal(ctx.chan)
         try:
-            return float(await portal._call('self', ROOM_REQUEST, {'cid': ctx.cid}))
+            room = await portal._call('self', ROOM_REQUEST, {'cid': ctx.cid})
         except ContextCancelled as ctxc:
             # the peer is going down, as sending will show
             log.runtime('%s does not say how much it can take: %s', ctx.chan.aid, ctxc)
@@ -75,6 +75,11 @@ class Credit:
         except RemoteActorError as refusal:
             log.warning('%s knows no back-pressure: %s', ctx.chan.aid, refusal)
             return float('inf')
+        if isinstance(room, int | float) and room >= 1:
+            return room
+        # asking again would get the same
+        log.warning('%s can take %.100r messages? Sending without asking', ctx.chan.aid, room)
+        return float('inf')
 
 
 async def stream_room(chan: Channel, cid: str) -> int:

@@ -11,7 +11,7 @@ The child side of every dialog: running a function on behalf of a peer and answe
 | the function raised | sent as `Error` | the actor |
 |---|---|---|
 | `Exception`, a group, `SystemExit` and the like | yes | lives on |
-| `KeyboardInterrupt` | yes | ends |
+| `KeyboardInterrupt` | yes | ends; lives, if it is infected: asyncio's code raised that |
 | `TransportClosed` because its own connection is gone | no: nobody is there to read it | lives on |
 | `trio.Cancelled` from outside its own scope | no: the actor is going down | goes on with that |
 
@@ -30,6 +30,7 @@ import trio
 
 from tractor import log as _log
 from tractor._exceptions import ContextCancelled, TransportClosed
+from tractor.msg._typed import encode_payload, types_of
 from tractor.msg.types import Return, Stop, Yield
 from tractor.runtime import _state
 from tractor.trionics._beg import collapse_eg, is_multi_cancelled
@@ -59,6 +60,7 @@ class Call:
 
     Raises:
         TypeError: it is no async function, or the arguments do not fit. Nothing has been run then.
+        MsgTypeError: an argument is not of the type which the function declares.
     """
 
     __slots__ = ('answer', 'ctx', 'func', 'is_rpc', 'kind', 'result_type', 'target')
@@ -77,9 +79,12 @@ class Call:
         self.result_type = result_type
         self.answer: Callable[[Any], Awaitable[None]] = ctx.chan.send
         meta = getattr(func, '_tractor_context_meta', None)
+        types = types_of(func)
+        if types is not None:
+            ctx.apply_types(types)
+            kwargs = types.convert_args(kwargs)
         if meta is not None:
             kwargs = {**kwargs, meta['ctx_var_name']: ctx}
-            ctx.apply_meta(meta)
         elif getattr(func, '_tractor_stream_function', False):
             kwargs = _with_stream_args(func, ctx, kwargs)
         if not _is_async(func):
@@ -146,7 +151,7 @@ async def run_call(actor: Actor, chan: Channel, call: Call) -> None:
             raise
         # whatever else a task raises goes to whoever asked for it
         await _fail(actor, chan, call, err)
-        if isinstance(err, KeyboardInterrupt):
+        if isinstance(err, KeyboardInterrupt) and not actor.is_infected_aio():
             raise
     finally:
         actor._call_ended(chan, ctx)
@@ -183,7 +188,7 @@ async def _run_asyncgen(actor: Actor, chan: Channel, call: Call) -> None:
     with scope:
         async with aclosing(agen):
             async for item in agen:
-                await chan.send(Yield(cid=ctx.cid, pld=item))
+                await chan.send(encode_payload(ctx._pld_codec, Yield, ctx.cid, item))
     await _end_asyncgen(chan, ctx)
 
 
@@ -234,7 +239,7 @@ async def _return_value(call: Call) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
     ctx._dialog.end()
     # a send that is cancelled has sent nothing
-    await call.answer(call.result_type(cid=ctx.cid, pld=result))
+    await call.answer(encode_payload(ctx._pld_codec, call.result_type, ctx.cid, result))
     ctx._result = result
 
 

@@ -26,6 +26,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import ContextCancelled, MessagingError
 from tractor._streaming import MsgStream
+from tractor.msg._typed import types_of
 from tractor.msg.ptr import NamespacePath
 from tractor.runtime import _state
 from tractor.trionics._beg import collapse_eg
@@ -46,14 +47,14 @@ async def open_context_from_portal(
     **kwargs: Any,
 ) -> AsyncIterator[tuple[Context, Any]]:
     """See `Portal.open_context()`."""
-    meta = _check_context_func(portal, func)
+    _check_context_func(portal, func)
     ctx = await portal.actor.start_remote_task(
         portal.chan,
         nsf=NamespacePath.from_ref(func),
         kwargs=kwargs,
         portal=portal,
         allow_overruns=allow_overruns,
-        ctx_meta=meta,
+        types=types_of(func),
     )
     before = _state._ctxvar_Context.get()
     _state._ctxvar_Context.set(ctx)
@@ -72,9 +73,8 @@ async def open_context_from_portal(
         _state._ctxvar_Context.set(before)
 
 
-def _check_context_func(portal: Portal, func: Callable[..., Any]) -> dict[str, Any]:
-    meta: dict[str, Any] | None = getattr(func, '_tractor_context_meta', None)
-    if meta is None or not inspect.iscoroutinefunction(func):
+def _check_context_func(portal: Portal, func: Callable[..., Any]) -> None:
+    if not hasattr(func, '_tractor_context_meta') or not inspect.iscoroutinefunction(func):
         raise TypeError(
             f'{func!r} must be an async function decorated with `@tractor.context`: '
             'use `Portal.run()` or `open_stream_from()` for the other kinds'
@@ -84,7 +84,6 @@ def _check_context_func(portal: Portal, func: Callable[..., Any]) -> dict[str, A
             'Invalid Operation: this portal leads to the actor itself and has no connection, which a context needs; '
             'get one with `tractor.find_actor()`'
         )
-    return meta
 
 
 async def _wait_started(ctx: Context) -> Any:
@@ -163,7 +162,11 @@ async def open_stream_from_portal(
             f'{async_gen_func!r} must be an async generator function, or decorated with `@tractor.stream`'
         )
     ctx = await portal.actor.start_remote_task(
-        portal.chan, nsf=NamespacePath.from_ref(async_gen_func), kwargs=kwargs, portal=portal
+        portal.chan,
+        nsf=NamespacePath.from_ref(async_gen_func),
+        kwargs=kwargs,
+        portal=portal,
+        types=types_of(async_gen_func),
     )
     if ctx._remote_func_type != 'asyncgen':
         portal.actor._forget(ctx)

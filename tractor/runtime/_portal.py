@@ -29,6 +29,7 @@ from tractor._exceptions import (
     TransportClosed,
 )
 from tractor.ipc._chan import Channel
+from tractor.msg._typed import types_of
 from tractor.msg.ptr import NamespacePath
 from tractor.runtime import _dialog, _open_context, _rpc, _state
 from tractor.trionics._beg import collapse_eg
@@ -36,6 +37,7 @@ from tractor.trionics._beg import collapse_eg
 if TYPE_CHECKING:
     from tractor._context import Context
     from tractor._streaming import MsgStream
+    from tractor.msg._typed import PayloadTypes
     from tractor.runtime._runtime import Actor
 
 log = _log.get_logger()
@@ -107,7 +109,7 @@ class Portal:
             )
             return await self._call(func, str(fn_name), kwargs)
         mod, name = _target_of(func)
-        return await self._call(mod, name, kwargs)
+        return await self._call(mod, name, kwargs, types_of(func))
 
     async def run_from_ns(self, namespace_path: str, function_name: str, **kwargs: Any) -> Any:
         """
@@ -123,8 +125,10 @@ class Portal:
         """
         return await self._call(namespace_path, function_name, kwargs)
 
-    async def _call(self, ns: str, name: str, kwargs: dict[str, Any]) -> Any:
-        ctx = await self.actor._send_start(self._chan, ns, name, kwargs, portal=self)
+    async def _call(
+        self, ns: str, name: str, kwargs: dict[str, Any], types: PayloadTypes | None = None
+    ) -> Any:
+        ctx = await self.actor._send_start(self._chan, ns, name, kwargs, portal=self, types=types)
         try:
             await ctx._wait(_outcome_known)
         except BaseException:
@@ -151,7 +155,9 @@ class Portal:
             else:
                 self.actor._forget(cancel)
 
-    async def _submit_for_result(self, ns: str, func: str, **kwargs: Any) -> None:
+    async def _submit_for_result(
+        self, ns: str, func: str, types: PayloadTypes | None = None, /, **kwargs: Any
+    ) -> None:
         """
         Start the one main task of a one-shot actor.
 
@@ -162,7 +168,11 @@ class Portal:
         if self._expect_result_ctx is not None:
             raise RuntimeError('a result for a main task is already expected from this actor')
         self._expect_result_ctx = await self.actor.start_remote_task(
-            self._chan, nsf=NamespacePath(f'{ns}:{func}'), kwargs=kwargs, portal=self
+            self._chan,
+            nsf=NamespacePath(f'{ns}:{func}'),
+            kwargs=kwargs,
+            portal=self,
+            types=types,
         )
 
     async def wait_for_result(self, hide_tb: bool = True) -> Any:

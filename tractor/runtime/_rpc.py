@@ -26,6 +26,7 @@ import trio
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, StreamOverrun, TransportClosed
 from tractor.ipc._chan import Channel
+from tractor.msg import _codec
 from tractor.msg._errors import pack_error as pack_error
 from tractor.msg._errors import unpack_error
 from tractor.msg.ptr import NamespacePath
@@ -140,6 +141,9 @@ class MessageLoop:
         """Read until the connection ends; whether it did."""
         tpt = self.chan.transport
         assert tpt is not None
+        # whoever began this may have applied a codec: it is for what that task sends, not for what arrives here,
+        # nor for the functions which are started for the peer
+        before = _codec._ctxvar_MsgCodec.set(_codec._def_tractor_codec)
         try:
             while True:
                 batch = await tpt.recv_batch()
@@ -162,6 +166,8 @@ class MessageLoop:
             self.closed = closed
             self._report(closed)
             return True
+        finally:
+            _codec._ctxvar_MsgCodec.reset(before)
 
     def _report(self, closed: TransportClosed) -> None:
         try:

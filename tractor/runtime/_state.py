@@ -24,8 +24,11 @@ import msgspec
 from tractor import log as _log
 from tractor._exceptions import InternalError, NoRuntime
 from tractor.runtime import _rtdir
+from tractor.trionics import _cache
 
 if TYPE_CHECKING:
+    import trio
+
     from tractor._context import Context
     from tractor.runtime._runtime import Actor
 
@@ -305,3 +308,10 @@ def _actor_for_log() -> Actor | None:
 
 
 _log.set_actor_source(_actor_for_log)
+
+
+def _service_nursery() -> trio.Nursery | None:
+    return current_actor()._service_tn
+
+
+_cache.set_service_nursery_source(_service_nursery)

@@ -21,6 +21,7 @@ A further interrupt while the children are brought down means that waiting is no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -32,6 +33,7 @@ from trio.lowlevel import enable_ki_protection
 from tractor import log as _log
 from tractor._exceptions import ActorFailure, ContextCancelled, RuntimeFailure, TransportClosed
 from tractor.discovery._addr import mk_uuid, wrap_address
+from tractor.msg._typed import types_of
 from tractor.runtime import _outcome, _state
 from tractor.runtime._portal import Portal
 from tractor.runtime._runtime import Actor
@@ -169,10 +171,8 @@ class ActorNursery:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
         method = _spawn.check_method(start_method) if start_method is not None else None
-        if infect_asyncio:
-            raise RuntimeError(
-                'running trio as a guest of asyncio is not supported by this version'
-            )
+        if infect_asyncio and sys.platform == 'win32':
+            raise RuntimeError('trio as a guest of asyncio is not supported on Windows')
         subactor = Actor(
             name,
             mk_uuid(),
@@ -194,7 +194,7 @@ class ActorNursery:
             self.errors,
             [wrap_address(addr).unwrap() for addr in bind_addrs or ()],
             self._actor.accept_addr,
-            self._child_vars(debug_mode),
+            self._child_vars(debug_mode, infect_asyncio),
         )
         self._starting += 1
         try:
@@ -214,10 +214,10 @@ class ActorNursery:
         if self._actor._cancel_called:
             raise RuntimeFailure(f'{self._actor.name!r} is being cancelled: it cannot start actors')
 
-    def _child_vars(self, debug_mode: bool | None) -> dict[str, Any]:
+    def _child_vars(self, debug_mode: bool | None, infect_asyncio: bool) -> dict[str, Any]:
         rtvars: dict[str, Any] = _state.get_runtime_vars()
         rtvars['_is_root'] = False
-        rtvars['_is_infected_aio'] = False
+        rtvars['_is_infected_aio'] = infect_asyncio
         if debug_mode is not None:
             rtvars['_debug_mode'] = debug_mode
             self._at_least_one_child_in_debug |= debug_mode
@@ -278,7 +278,7 @@ class ActorNursery:
         if child is None:
             raise ActorFailure(f'{portal!r} was lost before it was given its task')
         try:
-            await portal._submit_for_result(module, fn_name, **kwargs)
+            await portal._submit_for_result(module, fn_name, types_of(fn), **kwargs)
         except TransportClosed as closed:
             raise await self._how_it_died(child, closed) from closed
         except BaseException:

@@ -8,7 +8,8 @@ from ._beg import (
 )
 from ._boxed import BoxedMaybeException
 from ._broadcast import AsyncReceiver, BroadcastReceiver, Lagged, broadcast_receiver
-from ._mngrs import gather_contexts, maybe_open_nursery
+from ._mngrs import gather_contexts, maybe_open_context, maybe_open_nursery
+from ._subproc import supervise_run_process
 from ._taskc import maybe_raise_from_masking_exc, start_or_cancel
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     'gather_contexts',
     'get_collapsed_eg',
     'is_multi_cancelled',
+    'maybe_open_context',
     'maybe_open_nursery',
     'maybe_raise_from_masking_exc',
     'start_or_cancel',
+    'supervise_run_process',
 ]

@@ -27,6 +27,7 @@ from ..log import get_logger
 
 log = get_logger()
 
+T = TypeVar('T')
 T_co = TypeVar('T_co', covariant=True)
 
 
@@ -276,7 +277,7 @@ class BroadcastReceiver[T](trio.abc.ReceiveChannel[T]):
         self._state.wake()
 
 
-def broadcast_receiver[T](
+def broadcast_receiver(
     recv_chan: AsyncReceiver[T],
     max_buffer_size: int,
     receive_afunc: Callable[[], Awaitable[T]] | None = None,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
+
+from ._cache import maybe_open_context as maybe_open_context
+
+T = TypeVar('T')
 
 
 class _Unset:
@@ -77,7 +81,7 @@ class _Gathering[T]:
 
 
 @asynccontextmanager
-async def gather_contexts[T](
+async def gather_contexts(
     mngrs: Iterable[AbstractAsyncContextManager[T]],
     tn: trio.Nursery | None = None,
 ) -> AsyncGenerator[tuple[T, ...], None]:
