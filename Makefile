@@ -5,7 +5,7 @@ PY ?= auto
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench docs clean
+.PHONY: help demo test lint types bench fuzz docs clean
 
 # An environment that forbids bytecode would have every actor process compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,6 +37,9 @@ types: ## check the types as every supported Python sees them
 
 bench: ## measure, as ratios to what bare trio and msgspec do on this machine
 	@$(setup) && exec "$$python" benchmarks/run.py $(ARGS)
+
+fuzz: ## feed peers and command lines with what they should survive, for ten minutes
+	@python=$$(scripts/setup.sh $(PY) fuzz) && exec "$$python" fuzz/run.py $(ARGS)
 
 docs: ## build the documentation into docs/_build/html
 	@python=$$(scripts/setup.sh $(PY) docs) \

@@ -46,7 +46,10 @@ Nursery = tractor.ActorNursery
 async def first_answer(an: Nursery, name: str = 'one') -> tuple[float, tractor.Portal]:
     """Seconds from the request to the answer of the first call."""
     start = NOW()
-    portal = await an.start_actor(name, enable_modules=['endpoints', 'stuck'])
+    # the figures of this file's own imports are not wanted
+    portal = await an.start_actor(
+        name, enable_modules=['endpoints', 'stuck'], inherit_parent_main=False
+    )
     await portal.run(endpoints.ping, n=1)
     return NOW() - start, portal
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from tractor import log as _log
 from tractor.spawn import _entry, _subint_shims, _subint_spares
-from tractor.spawn._subint_warden import Killed, Warden
+from tractor.spawn._subint_warden import Killed, Warden, free_locks
 
 log = _log.get_logger()
 
@@ -59,6 +59,8 @@ def run(order: str) -> None:
     warden.start()
     ended, error = _run_actor(warden, told['actor'])
     warden.spares_main = True
+    if warden.killed:
+        free_locks()
     _end_threads(warden)
     warden.spares_main = False
     _run_exit_functions()

@@ -41,7 +41,7 @@ def boot():
     spec = spec_from_file_location({_LOADER!r}, LOADER_PATH)
     loader = sys.modules[{_LOADER!r}] = module_from_spec(spec)
     spec.loader.exec_module(loader)
-    loader.install(COPIES)
+    loader.install(COPIES, LIBRARIES)
     sys.path[:] = MODULE_PATH
     import tractor.spawn._subint_child
 boot()
@@ -208,6 +208,7 @@ class Driver:
             interp.prepare_main(
                 LOADER_PATH=_loader_path(),
                 COPIES=tuple((copy.name, copy.path(), copy.mark) for copy in self._copies),
+                LIBRARIES=_libraries(),
                 MODULE_PATH=tuple(sys.path),
             )
             interp.exec(_BOOT)
@@ -307,6 +308,15 @@ def _image(name: str) -> bytes:
 
     # loaded here in any case: the runtime needs it
     return Path(str(import_module(name).__file__)).read_bytes()
+
+
+@cache
+def _libraries() -> tuple[tuple[str, str], ...]:
+    """What trio looks for when it is imported: to find it means to run `ldconfig`, each time."""
+    from ctypes.util import find_library
+
+    found = find_library('pthread')
+    return () if found is None else (('pthread', found),)
 
 
 @cache

@@ -10,6 +10,9 @@ loaded by its path, since importing it through the package would import what it 
 | refuses, and its name is in the list of `install()` | a private copy of its file: own static data for each interpreter |
 | refuses otherwise | nothing: `ImportError` naming it, and the backends that can |
 
+Nine tenths of the time and most of the memory of an idle actor are imports, so what trio asks for and seldom needs
+(`PUT_OFF`) is a module which loads itself when one of its attributes is asked for.
+
 An extension refuses because its objects lie in static memory, which all interpreters of a process would share. In a
 copy of the file, mapped anew, they are this interpreter's own. Its init function is called here, through ctypes: the
 stock importer would run the first one in the main interpreter.
@@ -30,6 +33,7 @@ import gc
 import os
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, ModuleSpec, PathFinder
@@ -48,6 +52,15 @@ _KEPT_MODULES: dict[tuple[str, str], tuple[str, ...]] = {
     ('msgspec._core', '0.21'): ('uuid', 'decimal'),
     ('msgspec._core', '0.22'): ('uuid', 'decimal'),
 }
+
+
+# what the imports of trio and msgspec load for a few of their functions only
+PUT_OFF: frozenset[str] = frozenset(
+    {
+        *('ssl', 'subprocess', 'shutil', 'tempfile', 'idna', 'hashlib', 'hmac', 'tokenize', 'traceback'),
+        *('msgspec.inspect', 'msgspec.json', 'msgspec.toml', 'msgspec.yaml'),
+    }
+)
 
 
 class PrivateCopy:
@@ -207,9 +220,64 @@ class _Loader:
         return getattr(self._stock, name)
 
 
+_IMPORT_NAMES: frozenset[str] = frozenset({'__path__', '__file__', '__cached__', '__loader__'})
+
+_late_lock = threading.RLock()
+
+
+class _LateModule(ModuleType):
+    """A module that is executed when something in it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        spec: Any = self.__spec__
+        # the import system looks whether these are there
+        if name in _IMPORT_NAMES:
+            raise AttributeError(name)
+        with _late_lock:
+            if spec.loader_state == 'put off':
+                spec.loader_state = 'loading'
+                try:
+                    spec.loader.stock.exec_module(self)
+                except BaseException:
+                    spec.loader_state = 'put off'
+                    raise
+                spec.loader_state = None
+                spec.loader = spec.loader.stock
+                self.__class__ = ModuleType  # type: ignore[assignment]
+        return ModuleType.__getattribute__(self, name)
+
+    def __dir__(self) -> Any:
+        # any name will do to have it loaded
+        getattr(self, '__annotate__', None)
+        return ModuleType.__dir__(self)
+
+
+class _LateLoader:
+    """
+    Makes modules of that kind.
+
+    Args:
+        stock: the loader that will execute it.
+    """
+
+    def __init__(self, stock: Any) -> None:
+        self.stock = stock
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """One that holds nothing yet."""
+        spec.loader_state = 'put off'
+        return _LateModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Later."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stock, name)
+
+
 class _Finder:
     """
-    A stock finder, with a `_Loader` in front of the extension modules which it finds.
+    A stock finder, with a `_Loader` in front of the extension modules which it finds, and what is put off.
 
     Args:
         stock: the finder.
@@ -228,6 +296,9 @@ class _Finder:
             if stock is BuiltinImporter or isinstance(stock, ExtensionFileLoader):
                 loader: Any = _Loader(stock, self._copies.get(name))
                 spec.loader = loader
+            elif name in PUT_OFF and stock is not None:
+                late: Any = _LateLoader(stock)
+                spec.loader = late
         return spec
 
     def __getattr__(self, name: str) -> Any:
@@ -246,12 +317,16 @@ class _Installed:
 _installed: list[_Installed] = []
 
 
-def install(copies: tuple[tuple[str, str, str], ...]) -> None:
+def install(
+    copies: tuple[tuple[str, str, str], ...], libraries: tuple[tuple[str, str], ...] = ()
+) -> None:
     """
     From now on extension modules of this interpreter are found as the table above says.
 
     Args:
         copies: name, path of the copy and mark of each extension that is to be loaded privately if it refuses.
+        libraries: name and file of shared libraries, as `ctypes.util.find_library()` has found them before: it
+            runs a program for that.
     """
     installed = _Installed([PrivateCopy(*copy) for copy in copies])
     by_name = {copy.name: copy for copy in installed.copies}
@@ -260,6 +335,15 @@ def install(copies: tuple[tuple[str, str, str], ...]) -> None:
             wrapped: Any = _Finder(finder, by_name)
             sys.meta_path[index] = wrapped
     _installed.append(installed)
+    if libraries:
+        _know_libraries(dict(libraries))
+
+
+def _know_libraries(known: dict[str, str]) -> None:
+    import ctypes.util
+
+    search = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: known.get(name) or search(name)
 
 
 def handles() -> list[int]:

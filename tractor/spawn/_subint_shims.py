@@ -6,7 +6,7 @@ What an actor finds different in a sub-interpreter, and made to fit.
 | daemon threads are refused, which is all that trio's worker cache makes | the cache makes others, which leave when told to |
 | nothing can end a `time.sleep()` | it waits for an event that a kill sets |
 | `_thread.interrupt_main()` interrupts the main interpreter | it cancels this actor |
-| the working directory belongs to the whole process | `os.chdir()` is refused |
+| the working directory belongs to the whole process | `os.chdir()` to another one is refused |
 
 The interpreter itself refuses `os.fork()`, `os.exec*()`, `signal.signal()` and daemon threads of the user; and what
 `os._exit()` and a crash in C end is the process, with every actor in it.
@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from trio._core import _thread_cache
 
@@ -34,8 +34,8 @@ def apply() -> None:
     cache: Any = _thread_cache
     cache.Thread = partial(_worker_thread, threading.Thread)
     time.sleep = _sleep  # type: ignore[assignment]
-    os.chdir = _refuse_chdir
-    os.fchdir = _refuse_chdir
+    os.chdir = _stay
+    os.fchdir = _stay
     _thread.interrupt_main = _interrupt_actor
 
 
@@ -86,8 +86,10 @@ def _interrupt_actor(signum: int = 2, /) -> None:
         actor._trio_token.run_sync_soon(actor.cancel_soon)
 
 
-def _refuse_chdir(*_: object, **__: object) -> NoReturn:
-    raise RuntimeError(
-        'the working directory belongs to the whole process, with other actors in it: use absolute paths '
-        "(for a subprocess its cwd=), or start_method='trio' for this actor"
-    )
+def _stay(path: Any) -> None:
+    """As `os.chdir()`, for the directory which is the current one already: a replayed main module may say so."""
+    if not os.path.samestat(os.stat(path), os.stat(os.curdir)):
+        raise RuntimeError(
+            'the working directory belongs to the whole process, with other actors in it: use absolute paths '
+            "(for a subprocess its cwd=), or start_method='trio' for this actor"
+        )

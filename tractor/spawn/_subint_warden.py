@@ -163,7 +163,8 @@ class Warden:
         _in_event_loop(_fail_parked_tasks)
 
     def _stacks(self) -> str:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        # not through `threading.enumerate()`, which needs a lock
+        names = {ident: thread.name for ident, thread in list(threading._active.items())}  # type: ignore[attr-defined]
         names[self._main] = 'the actor'
         parts = []
         for ident, frame in sys._current_frames().items():
@@ -274,7 +275,18 @@ def _be_quiet() -> None:
     """From now on every error in here is a consequence of the kill, which the other side reports."""
     sys.unraisablehook = _say_nothing
     threading.excepthook = _say_nothing
-    logging.disable()
+    # as `logging.disable()` does it, but for its lock, which what is to be killed may hold
+    manager = logging.root.manager
+    manager.disable = logging.CRITICAL
+    for logger in (logging.root, *list(manager.loggerDict.values())):
+        if isinstance(logger, logging.Logger):
+            logger._cache.clear()  # type: ignore[attr-defined]
+
+
+def free_locks() -> None:
+    """Free those of `logging` and `threading`: who was killed with one of them has not released it."""
+    logging._after_at_fork_child_reinit_locks()  # type: ignore[attr-defined]
+    threading._active_limbo_lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 def _say_nothing(_: object) -> None:
