@@ -62,15 +62,16 @@ def run(order: str) -> None:
     if warden.killed:
         free_locks()
     _end_threads(warden)
+    if warden.killed:
+        # the actor itself may have returned, and have left threads which had to be
+        ended, error = 'killed', ''
     warden.spares_main = False
     _run_exit_functions()
     warden.spares_main = True
     _end_processes(warden)
     _flush()
     warden.retire()
-    report(
-        report_to, ended='killed' if warden.killed and ended != 'returned' else ended, error=error
-    )
+    report(report_to, ended=ended, error=error)
 
 
 def _run_actor(warden: Warden, actor: dict[str, Any]) -> tuple[str, str]:

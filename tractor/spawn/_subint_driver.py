@@ -32,6 +32,11 @@ from tractor.runtime import _state
 # extensions which refuse sub-interpreters and are loaded as private copies
 PRIVATE_EXTENSIONS: tuple[str, ...] = ('msgspec._core',)
 
+# what an actor comes to need soon; a spare loads those which its parent has come to need, too
+PRELOAD: tuple[str, ...] = (
+    *('colorlog', 'encodings.idna', 'pkgutil', 'platformdirs.unix', 'runpy', 'tractor._aio._guest'),
+)
+
 _LOADER: str = 'tractor.spawn._subint_loader'
 
 _BOOT: str = f"""
@@ -44,6 +49,8 @@ def boot():
     loader.install(COPIES, LIBRARIES)
     sys.path[:] = MODULE_PATH
     import tractor.spawn._subint_child
+    for name in PRELOAD:
+        __import__(name)
 boot()
 """
 _RUN: str = """
@@ -75,6 +82,7 @@ class Driver:
     def __init__(self, name: str, in_background: bool = False) -> None:
         self.interp_id: int | None = None
         self._in_background = in_background
+        self._preload = tuple(name for name in PRELOAD if in_background and name in sys.modules)
         self.error = ''
         self.leak = ''
         self.stacks = ''
@@ -210,6 +218,7 @@ class Driver:
                 COPIES=tuple((copy.name, copy.path(), copy.mark) for copy in self._copies),
                 LIBRARIES=_libraries(),
                 MODULE_PATH=tuple(sys.path),
+                PRELOAD=self._preload,
             )
             interp.exec(_BOOT)
         except BaseException as err:  # noqa: BLE001 - it has an interpreter to close

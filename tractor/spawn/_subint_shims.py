@@ -35,7 +35,7 @@ def apply() -> None:
     cache.Thread = partial(_worker_thread, threading.Thread)
     time.sleep = _sleep  # type: ignore[assignment]
     os.chdir = _stay
-    os.fchdir = _stay
+    os.fchdir = _stay_at
     _thread.interrupt_main = _interrupt_actor
 
 
@@ -93,3 +93,8 @@ def _stay(path: Any) -> None:
             'the working directory belongs to the whole process, with other actors in it: use absolute paths '
             "(for a subprocess its cwd=), or start_method='trio' for this actor"
         )
+
+
+def _stay_at(fd: Any) -> None:
+    """As `os.fchdir()`; the same."""
+    _stay(fd if isinstance(fd, int) else fd.fileno())
