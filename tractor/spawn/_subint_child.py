@@ -26,7 +26,7 @@ from typing import Any
 
 from tractor import log as _log
 from tractor.spawn import _entry, _subint_shims, _subint_spares
-from tractor.spawn._subint_warden import Killed, Warden, free_locks
+from tractor.spawn._subint_warden import KILL, Killed, Warden, free_locks
 
 log = _log.get_logger()
 
@@ -39,7 +39,24 @@ _SERVERS: tuple[tuple[str, str], ...] = (
     ('multiprocessing.resource_tracker', '_resource_tracker'),
 )
 
+# the one of this interpreter, once it is an actor
+_wardens: list[Warden] = []
+
 _subint_shims.apply()
+
+
+def kill_me() -> None:
+    """
+    End this actor as its parent's handle does by `kill()`; for tests of sudden deaths.
+
+    Any thread of its interpreter may call this. It returns at once: what runs here fails soon after.
+
+    Raises:
+        RuntimeError: this interpreter runs no actor of this backend.
+    """
+    if not _wardens:
+        raise RuntimeError('this interpreter runs no actor that could be killed in it')
+    _wardens[0].order(KILL)
 
 
 def run(order: str) -> None:
@@ -56,6 +73,7 @@ def run(order: str) -> None:
     os.reload_environ()
     orders, retire_by, report_to = told['fds']
     warden = Warden(orders, retire_by, partial(report, report_to))
+    _wardens.append(warden)
     warden.start()
     ended, error = _run_actor(warden, told['actor'])
     warden.spares_main = True
@@ -121,9 +139,10 @@ def _run_exit_functions() -> None:
 def _end_processes(warden: Warden) -> None:
     """Wait for those that were killed along, and end the servers which `multiprocessing` leaves to a process's end."""
     deadline = time.monotonic() + _REAP_WITHIN
-    for pid in warden.killed_children:
-        while pid != os.getpid() and time.monotonic() < deadline and not _is_reaped(pid):
-            time.sleep(_REAP_EVERY)
+    for proc in warden.killed_children:
+        while not _has_ended(proc) and time.monotonic() < deadline:
+            _subint_shims.sleep_anyway(_REAP_EVERY)
+        _close_handle(proc)
     for name, attribute in _SERVERS:
         stop = getattr(getattr(sys.modules.get(name), attribute, None), '_stop', None)
         if stop is not None:
@@ -131,10 +150,19 @@ def _end_processes(warden: Warden) -> None:
                 stop()
 
 
-def _is_reaped(pid: int) -> bool:
+def _close_handle(proc: Any) -> None:
+    # who would do that was killed, perhaps after it had been done
+    close = getattr(proc, 'close', None)
+    if close is not None and _has_ended(proc):
+        with suppress(ValueError):
+            close()
+
+
+def _has_ended(proc: Any) -> bool:
     try:
-        return os.waitpid(pid, os.WNOHANG) != (0, 0)
-    except ChildProcessError:
+        return proc.poll() is not None
+    except RuntimeError:
+        # trio's own has been reaped, and would tell an event loop so
         return True
 
 

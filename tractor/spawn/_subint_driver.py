@@ -38,6 +38,7 @@ PRELOAD: tuple[str, ...] = (
 )
 
 _LOADER: str = 'tractor.spawn._subint_loader'
+_MEMORY: str = 'tractor.spawn._subint_memory'
 
 _BOOT: str = f"""
 def boot():
@@ -59,8 +60,11 @@ run(ORDER)
 del run, ORDER
 """
 _FINISH: str = f"""
-import sys
-sys.modules[{_LOADER!r}].finish(REPORT_TO)
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location({_MEMORY!r}, MEMORY_PATH)
+memory = module_from_spec(spec)
+spec.loader.exec_module(memory)
+memory.finish(REPORT_TO)
 """
 
 # the creation and the end of interpreters touch what the whole process shares: one at a time
@@ -214,7 +218,7 @@ class Driver:
         self.interp_id = interp.id
         try:
             interp.prepare_main(
-                LOADER_PATH=_loader_path(),
+                LOADER_PATH=_beside('_subint_loader.py'),
                 COPIES=tuple((copy.name, copy.path(), copy.mark) for copy in self._copies),
                 LIBRARIES=_libraries(),
                 MODULE_PATH=tuple(sys.path),
@@ -232,7 +236,7 @@ class Driver:
         import _ctypes
 
         try:
-            interp.prepare_main(REPORT_TO=self._fds[3])
+            interp.prepare_main(REPORT_TO=self._fds[3], MEMORY_PATH=_beside('_subint_memory.py'))
             interp.exec(_FINISH)
         finally:
             self.read_reports()
@@ -328,6 +332,5 @@ def _libraries() -> tuple[tuple[str, str], ...]:
     return () if found is None else (('pthread', found),)
 
 
-@cache
-def _loader_path() -> str:
-    return str(Path(__file__).with_name('_subint_loader.py'))
+def _beside(name: str) -> str:
+    return str(Path(__file__).with_name(name))

@@ -44,6 +44,11 @@ def wake_sleepers() -> None:
     _killed.set()
 
 
+def sleep_anyway(seconds: float) -> None:
+    """Sleep, in an actor that was killed too."""
+    _real_sleep(seconds)
+
+
 def end_idle_workers() -> None:
     """Make trio's idle worker threads leave now; after the event loop has ended."""
     cache: Any = _thread_cache

@@ -48,7 +48,7 @@ from tractor.spawn import _subint_shims
 TERMINATE, KILL, DESCRIBE, RETIRE = b'T', b'K', b'D', b'Q'
 
 # seconds after which what was not hit by a kill is tried again, by harder means
-AGAIN_AFTER: float = 0.1
+AGAIN_AFTER: float = 0.05
 
 _COROUTINE: int = CO_COROUTINE | CO_ASYNC_GENERATOR
 
@@ -80,16 +80,20 @@ class Warden:
         # when the actor is over, its thread cleans up
         self.spares_main = False
         self.killed = False
-        self.killed_children: list[int] = []
+        self.killed_children: list[Any] = []
         self._thread = threading.Thread(target=self._watch, name='tractor warden')
 
     def start(self) -> None:
         """Begin to wait for orders."""
         self._thread.start()
 
+    def order(self, order: bytes) -> None:
+        """Give it an order from within its interpreter, from any thread."""
+        os.write(self._retire_by, order)
+
     def retire(self) -> None:
         """Make the warden leave, and wait for that."""
-        os.write(self._retire_by, RETIRE)
+        self.order(RETIRE)
         self._thread.join()
 
     def is_warden(self, thread: threading.Thread) -> bool:
@@ -126,7 +130,7 @@ class Warden:
         _be_quiet()
         for proc in _children():
             proc.kill()
-            self.killed_children.append(proc.pid)
+            self.killed_children.append(proc)
         self._arm()
         _subint_shims.wake_sleepers()
         self._rouse_tasks()
