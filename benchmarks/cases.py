@@ -1,6 +1,7 @@
-"""One measurement of the runtime, in a process of its own: `cases.py CASE METHOD TRANSPORT COUNT`.
+"""One measurement of the runtime, in a process of its own: `cases.py CASE METHOD TRANSPORT [ARGUMENTS] COUNT`.
 
-Prints one number: seconds for each operation of the case.
+Prints seconds for each operation of the case. `many` has the number of contexts as an argument, `payload` that of
+bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import endpoints
 import trio
@@ -17,12 +19,10 @@ import trio
 import tractor
 
 NOW = time.perf_counter
-LARGE = 1 << 20
 SMALL = 32
 WARM_UP = 20
-MANY = 1000
 
-Measure = Callable[[tractor.ActorNursery, int], Awaitable[float]]
+Measure = Callable[..., Awaitable[float | tuple[float, ...]]]
 
 
 async def spawn(an: tractor.ActorNursery, count: int) -> float:
@@ -64,15 +64,15 @@ async def pingpong(an: tractor.ActorNursery, count: int) -> float:
     return took / count
 
 
-async def many(an: tractor.ActorNursery, count: int) -> float:
-    """The same through 1,000 contexts open at once on one connection, each in its turn."""
+async def many(an: tractor.ActorNursery, contexts: int, count: int) -> float:
+    """The same through many contexts open at once on one connection, each in its turn."""
     portal = await an.start_actor('peer', enable_modules=['endpoints'])
     async with AsyncExitStack() as stack:
         streams = []
-        for _ in range(MANY):
+        for _ in range(contexts):
             ctx, _ = await stack.enter_async_context(portal.open_context(endpoints.echo))
             streams.append(await stack.enter_async_context(ctx.open_stream()))
-        turns = [streams[n % MANY] for n in range(max(count, MANY))]
+        turns = [streams[n % contexts] for n in range(max(count, contexts))]
         start = NOW()
         for n, stream in enumerate(turns):
             await stream.send(n)
@@ -101,9 +101,9 @@ async def down(an: tractor.ActorNursery, count: int) -> float:
     return await _down(an, count, SMALL)
 
 
-async def large(an: tractor.ActorNursery, count: int) -> float:
-    """Messages of 1 MiB from an actor to its parent."""
-    return await _down(an, count, LARGE)
+async def payload(an: tractor.ActorNursery, size: int, count: int) -> float:
+    """Messages of so many bytes from an actor to its parent."""
+    return await _down(an, count, size)
 
 
 async def up(an: tractor.ActorNursery, count: int) -> float:
@@ -123,7 +123,7 @@ async def up(an: tractor.ActorNursery, count: int) -> float:
 
 
 CASES: dict[str, Measure] = {
-    case.__name__: case for case in (spawn, rpc, pingpong, many, down, up, large)
+    case.__name__: case for case in (spawn, rpc, pingpong, many, down, up, payload)
 }
 
 
@@ -139,7 +139,7 @@ def free_address(transport: str) -> tuple[str, int | str]:
         return sock.getsockname()
 
 
-async def main(case: str, method: str, transport: str, count: int) -> float:
+async def run(measure: Measure, method: str, transport: str, *numbers: int) -> Any:
     """Run one case in a runtime of its own."""
     async with tractor.open_nursery(
         start_method=method,
@@ -147,11 +147,17 @@ async def main(case: str, method: str, transport: str, count: int) -> float:
         registry_addrs=[free_address(transport)],
         loglevel='error',
     ) as an:
-        took = await CASES[case](an, count)
+        took = await measure(an, *numbers)
         await an.cancel()
     return took
 
 
+def main(cases: dict[str, Measure]) -> None:
+    """The command."""
+    name, method, transport, *numbers = sys.argv[1:]
+    took = trio.run(run, cases[name], method, transport, *map(int, numbers))
+    print(*(took if isinstance(took, tuple) else (took,)))
+
+
 if __name__ == '__main__':
-    name, start_method, tpt, number = sys.argv[1:]
-    print(trio.run(main, name, start_method, tpt, int(number)))
+    main(CASES)

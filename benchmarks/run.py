@@ -1,208 +1,46 @@
-"""Measure the runtime against the floor of this machine: `run.py [--quick] [--json PATH] [CASE ...]`.
+"""Measure the runtime against what this machine can do: `run.py [--quick] [--group NAME] [--json PATH] [--plot PATH] [ROW ...]`.
 
-Each row is a pair of measurements, each in a process of its own, taken in turn several times; the
-ratio of a row is the median of the ratios of these turns, so a machine that is busy for a while
-does not change it much. See README.rst.
+All sides of a row are measured in turn, each in a process of its own, several times; the ratio of a row is the
+median of the ratios of these turns, so a machine that is busy for a while does not change it much. See README.rst.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import csv
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
-QUICK_PART = 20
-TIME_LIMIT = 300
-TRANSPORTS = ('uds', 'tcp')
+from measure import Crash, Result, measure, measure_quickly, run_command
+from plot import as_svg
+from rows import GROUPS, OTHERS, choose
 
-MS, US = 1e3, 1e6
-
-
-@dataclass(frozen=True)
-class Pair:
-    """
-    A row to be measured.
-
-    Args:
-        name: its name.
-        floor, ours: the two commands.
-        count: operations of one measurement.
-        turns: measurements of each side; many short ones where a moment of load matters much.
-        unit: `'ms'` or `'us'`.
-        target: the ratio to be kept.
-    """
-
-    name: str
-    floor: tuple[str, ...]
-    ours: tuple[str, ...]
-    count: int
-    turns: int
-    unit: str
-    target: float | None = None
+HEAD = (
+    f'{"":<28}{"floor":>11}{"tractor":>11}    {"ratio":>7}{"from":>8}{"to":>8}{"best":>8}{"target":>8} {"":<7}'
+    f'{"x mp":>7}{"x queue":>8}{"x pool":>8}{"x ipool":>8}'
+)
 
 
-@dataclass
-class Row:
-    """What came out for a pair."""
-
-    name: str
-    unit: str
-    target: float | None
-    floor: float = 0.0
-    ours: float = 0.0
-    ratio: float = 0.0
-    best: float = 0.0
-    ratios: list[float] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> str:
-        """How the ratio compares with the target, in a word."""
-        if self.target is None:
-            return ''
-        return 'met' if self.ratio <= self.target else 'MISSED'
+def number(figure: float | None, width: int) -> str:
+    """A figure, or nothing."""
+    shown = '' if figure is None else f'{figure:.2f}' if abs(figure) < 10_000 else f'{figure:.0f}'
+    return shown.rjust(width)
 
 
-def pairs() -> Iterator[Pair]:
-    """All rows, in the order of the table."""
-    yield Pair('import', ('import', 'trio, msgspec'), ('import', 'tractor'), 1, 25, 'ms', 1.35)
-    starts = {'trio': ('python', 1.5), 'mp_spawn': ('mp_spawn', None)}
-    if hasattr(os, 'fork'):
-        starts['mp_forkserver'] = ('mp_forkserver', 4.0)
-    for tpt in TRANSPORTS:
-        for method, (floor, target) in starts.items():
-            yield Pair(
-                f'spawn {method} {tpt}',
-                ('floor.py', floor),
-                ('cases.py', 'spawn', method, tpt),
-                5,
-                9,
-                'ms',
-                target,
-            )
-    for tpt in TRANSPORTS:
-        for name, floor, count, target in (
-            ('rpc', 'pingpong', 1000, 3.0),
-            ('pingpong', 'pingpong', 1000, 2.2),
-            ('down', 'stream', 10000, 2.0),
-            ('up', 'stream', 10000, 2.0),
-            # 0.6 of the rate
-            ('large', 'large', 200, 1.67),
-        ):
-            yield Pair(
-                f'{name} {tpt}',
-                ('floor.py', floor),
-                ('cases.py', name, 'trio', tpt),
-                count,
-                9,
-                'us',
-                target,
-            )
-        yield Pair(
-            f'many {tpt}',
-            ('cases.py', 'pingpong', 'trio', tpt),
-            ('cases.py', 'many', 'trio', tpt),
-            1000,
-            5,
-            'us',
-            1.5,
-        )
-
-
-def run_script(command: tuple[str, ...], count: int) -> float:
-    """Run one measurement in a new interpreter; seconds for each operation."""
-    script, *args = command
-    with tempfile.TemporaryDirectory(prefix='tb-') as folder:
-        done = subprocess.run(
-            [sys.executable, str(HERE / script), *args, str(count)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=TIME_LIMIT,
-            # sockets of its own: a registrar of another program is none of ours
-            env={**environ(), 'XDG_RUNTIME_DIR': folder},
-        )
-    return float(done.stdout)
-
-
-IMPORT = """
-import subprocess, sys, time
-start = time.perf_counter()
-subprocess.run([sys.executable, '-c', 'import {}'], check=True)
-print(time.perf_counter() - start)
-"""
-
-
-def run_import(names: str, count: int) -> float:
-    """The median time of fresh interpreters which import something."""
-    took = []
-    for _ in range(count):
-        done = subprocess.run(
-            [sys.executable, '-c', IMPORT.format(names)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=TIME_LIMIT,
-            env=environ(),
-        )
-        took.append(float(done.stdout))
-    return statistics.median(took)
-
-
-def environ() -> dict[str, str]:
-    """The environment of the measurements: with this checkout, if nothing is installed."""
-    env = dict(os.environ)
-    for name in ('TRACTOR_SPAWN_METHOD', 'TRACTOR_LOGLEVEL'):
-        env.pop(name, None)
-    paths = [str(HERE), env.get('PYTHONPATH', '')]
-    if importlib.util.find_spec('tractor') is None:
-        paths.insert(1, str(HERE.parent))
-    env['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
-    return env
-
-
-def run_one(command: tuple[str, ...], count: int) -> float:
-    """One measurement of either kind."""
-    if command[0] == 'import':
-        return run_import(command[1], count)
-    return run_script(command, count)
-
-
-def measure(pair: Pair, quick: bool) -> Row:
-    """Take both measurements of a pair in turn, and compare."""
-    count = max(1, pair.count // QUICK_PART) if quick else pair.count
-    row = Row(pair.name, pair.unit, pair.target)
-    scale = MS if pair.unit == 'ms' else US
-    floors, ours = [], []
-    for _ in range(1 if quick else pair.turns):
-        floors.append(run_one(pair.floor, count) * scale)
-        ours.append(run_one(pair.ours, count) * scale)
-        row.ratios.append(round(ours[-1] / floors[-1], 3))
-    row.floor = round(statistics.median(floors), 2)
-    row.ours = round(statistics.median(ours), 2)
-    row.ratio = statistics.median(row.ratios)
-    row.best = round(min(ours) / min(floors), 3)
-    return row
-
-
-HEAD = f'{"":<24}{"floor":>11}{"tractor":>11}    {"ratio":>6}{"from":>7}{"to":>7}{"best":>7}{"target":>8}'
-
-
-def as_line(row: Row) -> str:
+def as_line(row: Result) -> str:
     """One line of the table."""
-    target = '' if row.target is None else f'{row.target:.2f}'
+    spread = [row.ratio, min(row.ratios), max(row.ratios), row.best, row.target]
+    target = f'{number(spread.pop(), 8)} {row.verdict:<7}'
+    others = ''.join(number(row.others.get(name), 8) for name in OTHERS)
     return (
-        f'{row.name:<24}{row.floor:>11.2f}{row.ours:>11.2f} {row.unit}'
-        f' {row.ratio:>6.2f}{min(row.ratios):>7.2f}{max(row.ratios):>7.2f}{row.best:>7.2f}{target:>8} {row.verdict}'
+        f'{row.name:<28}{number(row.floor, 11)}{number(row.ours, 11)} {row.unit:<3}'
+        f'{"".join(number(figure, 8) for figure in spread)}{target}{others[1:]}'
     ).rstrip()
 
 
@@ -216,47 +54,95 @@ def machine() -> dict[str, str | int | bool | None]:
     }
 
 
-def warm_up() -> None:
-    """Have the bytecode of both sides written, if it may be."""
-    run_import('trio, msgspec', 1)
-    run_import('tractor', 1)
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description='measure the runtime against the floor')
-    parser.add_argument('cases', nargs='*', metavar='CASE', help='rows whose name contains this')
-    parser.add_argument('--quick', action='store_true', help='a twentieth of it: does it run?')
-    parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures there')
-    return parser.parse_args()
-
-
-def run(quick: bool, wanted: Callable[[str], bool]) -> list[Row]:
-    """Measure what is wanted and show each row as it comes."""
-    warm_up()
+def shown(results: Iterable[Result]) -> Iterator[Result]:
+    """Print each row as it comes."""
     print(HEAD, flush=True)
-    rows = []
-    for pair in pairs():
-        if wanted(pair.name):
-            rows.append(measure(pair, quick))
-            print(as_line(rows[-1]), flush=True)
-    return rows
+    group = ''
+    for row in results:
+        if row.group != group:
+            print(f'-- {row.group}')
+            group = row.group
+        print(as_line(row), flush=True)
+        yield row
 
 
-def main() -> None:
-    """The command."""
-    args = parse()
+def write_targets(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """The rows that have a target, as a table for the documentation."""
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(['row', 'floor', 'tractor', 'ratio', 'target', ''])
+        for row in rows:
+            if row['target'] is not None:
+                shown = [
+                    '' if row[key] is None else f'{row[key]:.2f}' for key in ('floor', 'ratio')
+                ]
+                ours, bound = f'{row["ours"]:.2f} {row["unit"]}', f'{row["target"]:g}'
+                writer.writerow([row['name'], shown[0], ours, shown[1], bound, row['verdict']])
+
+
+def parse(groups: list[str]) -> argparse.Namespace:
+    """The command line; without a choice, of these groups."""
+    parser = argparse.ArgumentParser(description='measure the runtime against the floor')
+    parser.add_argument('cases', nargs='*', metavar='ROW', help='rows whose name contains this')
+    parser.add_argument(
+        '--group', action='append', choices=list(GROUPS), help='rows of this group; may be repeated'
+    )
+    parser.add_argument('--quick', action='store_true', help='a twentieth of it: does it run?')
+    parser.add_argument(
+        '--turns', type=int, help="measurements of each side, instead of the rows' own"
+    )
+    parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures there')
+    parser.add_argument('--plot', type=Path, metavar='PATH', help='draw the ratios there, as SVG')
+    parser.add_argument('--csv', type=Path, metavar='PATH', help='write the rows with a target')
+    parser.add_argument(
+        '--from',
+        type=Path,
+        metavar='PATH',
+        dest='source',
+        help='measure nothing, use what --json has written',
+    )
+    args = parser.parse_args()
+    args.group = args.group or groups
+    return args
+
+
+def main(groups: list[str]) -> None:
+    """The command; what was measured before an interruption is written too."""
+    args = parse(groups)
+    crashes: list[Crash] = []
+    figures: dict[str, Any] = {**machine(), 'quick': args.quick, 'rows': []}
+    if args.source is not None:
+        figures = json.loads(args.source.read_text())
+    try:
+        if args.source is None:
+            for row in measured(args, crashes):
+                figures['rows'].append({**asdict(row), 'verdict': row.verdict})
+    finally:
+        if args.json is not None:
+            args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        if args.plot is not None:
+            args.plot.parent.mkdir(parents=True, exist_ok=True)
+            args.plot.write_text(as_svg(figures))
+        if args.csv is not None:
+            args.csv.parent.mkdir(parents=True, exist_ok=True)
+            write_targets(args.csv, figures['rows'])
+    if crashes:
+        sys.exit('\n'.join(dict.fromkeys(map(str, crashes))))
+
+
+def measured(args: argparse.Namespace, crashes: list[Crash]) -> Iterator[Result]:
+    """Measure what was chosen."""
     where = machine()
     print(', '.join(f'{key} {value}' for key, value in where.items()))
     if not where['bytecode']:
         print('PYTHONDONTWRITEBYTECODE is set: every process compiles what it imports anew')
-    rows = run(args.quick, lambda name: not args.cases or any(case in name for case in args.cases))
-    if args.json is not None:
-        figures = [{**asdict(row), 'verdict': row.verdict} for row in rows]
-        args.json.write_text(
-            json.dumps({**where, 'quick': args.quick, 'rows': figures}, indent=1) + '\n'
-        )
+    rows = choose(args.group, args.cases)
+    # have the bytecode of both sides written, if it may be
+    run_command(('floor.py', 'import', 'trio, msgspec, tractor', '1'), 1)
+    if args.quick:
+        return shown(measure_quickly(rows, crashes))
+    return shown(measure(rows, args.turns, crashes))
 
 
 if __name__ == '__main__':
-    main()
+    main([])

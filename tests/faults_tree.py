@@ -1,34 +1,39 @@
 """The actors which `test_faults.py` lets die, and a whole program of them.
 
 Every actor whose name is `<role>.<token>` connects to the test when it imports this module, says
-`hello <name> <pid>`, and from then on does what it is told, by a thread, however busy the actor
-is. One in the role `boot` does so in the import itself: it comes up when it is told `go`.
+`hello <name> <pid> <interpreter>`, and from then on does what it is told, by a thread, however busy
+the actor is. One in the role `boot` does so in the import itself: it comes up when it is told `go`.
 
-| order | what happens |
-|---|---|
-| `exit` | `os._exit(3)` |
-| `exit_as_failed` | `os._exit(1)`, the code of an actor which told its peers what went wrong |
-| `segv` | a read from address 0 |
-| `ping` | answers `pong` |
-| `go` | an actor at its gate goes on; the program finishes in an orderly way |
+| order | what happens | in a sub-interpreter |
+|---|---|---|
+| `exit` | `os._exit(3)` | its connections break, its event loop fails, its tasks stay where they are |
+| `exit_as_failed` | `os._exit(1)`, the code of an actor which told its peers what went wrong | the same |
+| `segv` | a read from address 0 | its event loop fails, its tasks stay where they are |
+| `ping` | answers `pong` | the same |
+| `go` | an actor at its gate goes on; the program finishes in an orderly way | the same |
+
+Those to whom no signal can be sent are told `kill`, `term` and `stop` as well: to be killed as by
+their handle, to cancel themselves, to block their event loop.
 """
 
 from __future__ import annotations
 
 import ast
 import ctypes
-import faulthandler
 import os
 import resource
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
 
 import tractor
+from tractor._testing import deaths
 
 EXIT_CODE = 3
 
@@ -46,37 +51,87 @@ class Line:
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.connect(control_path(token))
         self._orders = self._sock.makefile()
-        self.say(f'hello {name} {os.getpid()}')
+        pid, interp_id = deaths.where_am_i()
+        self.say(f'hello {name} {pid} {interp_id}')
 
     def say(self, text: str) -> None:
         self._sock.sendall(f'{text}\n'.encode())
 
-    def obey(self, on_go: Callable[[], None] | None = None) -> None:
-        """Follow orders until `go`, or until the test has gone."""
-        for order in self._orders:
-            match order.strip():
-                case 'exit':
-                    os._exit(EXIT_CODE)
-                case 'exit_as_failed':
-                    os._exit(1)
-                case 'segv':
-                    crash()
+    def obey(self, on_go: Callable[[], None] | None = None) -> bool:
+        """Follow orders until `go`, or until the test has gone, or something has happened to this actor."""
+        for order in map(str.strip, self._orders):
+            match order:
                 case 'ping':
                     self.say('pong')
+                    continue
                 case 'go':
                     if on_go is not None:
                         on_go()
-                    return
+                case _:
+                    FAULTS[order]()
+                    return False
+            return True
+        return False
 
     def obey_in_background(self, on_go: Callable[[], None] | None = None) -> None:
-        threading.Thread(target=self.obey, args=(on_go,), daemon=True).start()
+        in_process = deaths.is_in_process()
+        threading.Thread(target=self.obey, args=(on_go,), daemon=not in_process).start()
+        if in_process:
+            # it would wait for this thread
+            trio.lowlevel.spawn_system_task(self._hang_up_at_the_end)
+
+    async def _hang_up_at_the_end(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+
+# --- faults
 
 
 def crash() -> None:
     """End this process by a segmentation fault, without a core file."""
+    if deaths.is_in_process():
+        deaths.fail_event_loop()
+        return
+    import faulthandler
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     ctypes.string_at(0)
+
+
+def in_event_loop(fn: Callable[[], object]) -> None:
+    token = tractor.current_actor()._trio_token
+    assert token is not None
+    token.run_sync_soon(fn)
+
+
+def stop() -> None:
+    """Do nothing any more, and answer to nothing."""
+    while True:
+        pass
+
+
+def stop_event_loop() -> None:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        in_event_loop(stop)
+    else:
+        stop()
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    'exit': partial(deaths.exit_now, EXIT_CODE),
+    'exit_as_failed': partial(deaths.exit_now, 1),
+    'segv': crash,
+    'kill': deaths.get_killed,
+    'term': lambda: in_event_loop(tractor.current_actor().cancel_soon),
+    'stop': stop_event_loop,
+}
 
 
 line: Line | None = None
@@ -222,6 +277,5 @@ def run_program() -> None:
 actor = tractor.current_actor(err_on_no_runtime=False)
 if actor is not None and '.' in actor.name:
     line = Line(actor.name)
-    if actor.name.startswith('boot.'):
-        line.obey()
-    line.obey_in_background()
+    if not actor.name.startswith('boot.') or line.obey():
+        line.obey_in_background()

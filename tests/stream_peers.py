@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
 import tractor
 from tractor import Context
+from tractor._testing.serving import open_server
 
 NAME = 'stream_peers'
 
-
-@asynccontextmanager
-async def open_peer(name: str = 'peer', **kwargs: Any) -> AsyncIterator[tractor.Portal]:
-    """An actor that serves the functions of this module; cancelled at the end of the block."""
-    async with tractor.open_nursery() as an:
-        portal = await an.start_actor(name, enable_modules=[NAME], loglevel='critical', **kwargs)
-        try:
-            yield portal
-        finally:
-            with trio.CancelScope(shield=True):
-                await an.cancel()
+# an actor that serves the functions of this module; cancelled at the end of the block
+open_peer = partial(open_server, NAME)
 
 
 _marks: dict[str, trio.Event] = {}

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 import tractor
+from tractor._testing import deaths
 from tractor.spawn import _spawn
 
 
@@ -30,6 +31,7 @@ async def whoami() -> dict[str, Any]:
         'name': actor.name,
         'uuid': actor.aid.uuid,
         'pid': os.getpid(),
+        'place': deaths.where_am_i(),
         'ppid': os.getppid(),
         'aid_pid': actor.pid,
         'method': actor.spawn_method,
@@ -59,12 +61,13 @@ async def fail_in_a_group() -> None:
 async def die(code: int = 3, at_once: bool = False) -> None:
     if not at_once:
         await become_known()
-    os._exit(code)
+    deaths.exit_now(code)
+    await trio.sleep_forever()
 
 
-async def get_killed(signum: int = signal.SIGKILL) -> None:
+async def get_killed() -> None:
     await become_known()
-    os.kill(os.getpid(), signum)
+    deaths.get_killed()
     await trio.sleep_forever()
 
 
@@ -89,28 +92,30 @@ async def cancel_self() -> None:
 
 @tractor.context
 async def spin(ctx: tractor.Context) -> None:
-    await ctx.started(os.getpid())
+    await ctx.started(deaths.where_am_i())
     while True:  # stuck on purpose
         pass
 
 
 @tractor.context
 async def block(ctx: tractor.Context) -> None:
-    await ctx.started(os.getpid())
+    await ctx.started(deaths.where_am_i())
     time.sleep(1000)  # noqa: ASYNC251  # stuck on purpose
 
 
 @tractor.context
 async def ignore_sigterm_and_spin(ctx: tractor.Context) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    await ctx.started(os.getpid())
+    # no signal reaches an interpreter
+    if not deaths.is_in_process():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    await ctx.started(deaths.where_am_i())
     while True:  # stuck on purpose
         pass
 
 
 @tractor.context
 async def swallow_cancellation(ctx: tractor.Context) -> None:
-    await ctx.started(os.getpid())
+    await ctx.started(deaths.where_am_i())
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
 
@@ -118,7 +123,7 @@ async def swallow_cancellation(ctx: tractor.Context) -> None:
 @tractor.context
 async def slow_cleanup(ctx: tractor.Context, delay: float) -> None:
     """Needs `delay` seconds to end once it is cancelled, and yields meanwhile."""
-    await ctx.started(os.getpid())
+    await ctx.started(deaths.where_am_i())
     try:
         await trio.sleep_forever()
     finally:
@@ -141,18 +146,6 @@ async def fail_below(count: int = 1, depth: int = 0) -> None:
                 await an.run_in_actor(fail, name=f'fail{index}', text=str(index))
 
 
-async def pids_below(depth: int) -> list[int]:
-    """The pids of a line of `depth` actors below, the nearest first."""
-    if not depth:
-        return []
-    async with tractor.open_nursery() as an:
-        portal = await an.start_actor(f'level{depth}', enable_modules=[__name__])
-        pid = (await portal.run(whoami))['pid']
-        below = await portal.run(pids_below, depth=depth - 1)
-        await an.cancel()
-    return [pid, *below]
-
-
 async def whoami_below(start_method: str | None = None) -> list[dict[str, Any]]:
     """Two answers of `whoami()`: of an actor below this one, and of one below that."""
     async with tractor.open_nursery() as an:
@@ -171,16 +164,16 @@ async def whoami_once_below() -> dict[str, Any]:
 
 @tractor.context
 async def tree(ctx: tractor.Context, depth: int, stuck: bool = False) -> None:
-    """Hold a line of `depth` actors below; the last one may be stuck. Says all their pids."""
+    """Hold a line of `depth` actors below; the last one may be stuck. Says where they all run."""
     if not depth:
-        await ctx.started([os.getpid()])
+        await ctx.started([deaths.where_am_i()])
         while stuck:  # stuck on purpose
             pass
         await trio.sleep_forever()
     async with tractor.open_nursery() as an:
         portal = await an.start_actor(f'level{depth}', enable_modules=[__name__])
-        async with portal.open_context(tree, depth=depth - 1, stuck=stuck) as (_, pids):
-            await ctx.started([os.getpid(), *pids])
+        async with portal.open_context(tree, depth=depth - 1, stuck=stuck) as (_, places):
+            await ctx.started([deaths.where_am_i(), *places])
             await trio.sleep_forever()
 
 
@@ -218,7 +211,7 @@ def _left_behind() -> list[str]:
     from tractor._testing import _leaks
 
     actor = tractor.current_actor()
-    mine, _ = _leaks._mp_helpers()
+    mine, _ = _leaks.mp_helpers()
     pids = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
     found = [f'process {pid}' for pid in pids if int(pid) not in mine]
     found += [f'nursery for {uid}' for uid in actor._actoruid2nursery]

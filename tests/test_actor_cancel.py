@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
 import tractor
-from tractor._testing import run_bounded
-from tractor._testing.addr import get_rando_addr
-from tractor._testing.peer import RawPeer, open_listener, open_peer, play_with_peer
+from tractor._code_load import load_module_from_path
+from tractor._testing import dialogs, run_bounded
+from tractor._testing.memory import MemoryAddress
+from tractor._testing.peer import RawPeer, open_listener, open_peer
 from tractor.discovery._addr import mk_uuid
 from tractor.ipc import Channel
-from tractor.msg.types import CancelAck, Error, Return, StartAck, Started
+from tractor.msg.types import CancelAck, Return, StartAck, Started
 from tractor.runtime import _cancel
 from tractor.runtime._portal import open_portal
 
@@ -25,72 +26,26 @@ Play = Callable[[Callable[[tractor.Actor, RawPeer], Awaitable[None]]], None]
 
 HERE = __name__
 
+# one module for all that share its state
+rpc_stage = sys.modules.get('rpc_stage') or load_module_from_path(
+    Path(__file__).with_name('rpc_stage.py')
+)
 
-@pytest.fixture
-def play(tpt_proto: str, reg_addr: Any) -> Play:
-    """Run `main(root, peer)` with a root that exposes this module and a peer connected to it."""
-    return functools.partial(play_with_peer, module=HERE, reg_addr=reg_addr, tpt_proto=tpt_proto)
+STAGE, stage, noting = rpc_stage.STAGE, rpc_stage.stage, rpc_stage.noting
 
+# endpoints; the others are below
+ping, wait_plain, wait_context, until_released = (
+    rpc_stage.ping,
+    rpc_stage.wait_plain,
+    rpc_stage.wait_context,
+    rpc_stage.until_released,
+)
 
-class Stage:
-    """What the endpoints of a test share with it."""
-
-    def __init__(self) -> None:
-        self.log: list[Any] = []
-        self.release = trio.Event()
-        self.ended = trio.Event()
-
-
-STAGE = Stage()
-
-
-@pytest.fixture(autouse=True)
-def stage() -> Stage:
-    STAGE.__init__()  # type: ignore[misc]
-    return STAGE
+accepted = functools.partial(dialogs.accepted, ns=HERE)
+still_serves = functools.partial(dialogs.still_serves, ns=HERE)
 
 
 # -- endpoints ------------------------------------------------------------------------------------
-
-
-async def ping(n: int = 0) -> int:
-    return n
-
-
-@asynccontextmanager
-async def noting() -> AsyncIterator[None]:
-    """Note how the function ends, and for whom."""
-    stage, ctx = STAGE, tractor.current_ipc_ctx()
-    stage.log.append('begun')
-    try:
-        yield
-    except trio.Cancelled:
-        stage.log.append(('cancelled', ctx.canceller))
-        raise
-    else:
-        stage.log.append('returned')
-    finally:
-        stage.ended.set()
-
-
-async def wait_plain() -> None:
-    async with noting():
-        await trio.sleep_forever()
-
-
-@tractor.context
-async def wait_context(ctx: tractor.Context) -> None:
-    await ctx.started()
-    async with noting():
-        await trio.sleep_forever()
-
-
-async def until_released() -> str:
-    """Goes on whatever happens, until the test releases it."""
-    async with noting():
-        with trio.CancelScope(shield=True):
-            await STAGE.release.wait()
-        return 'released'
 
 
 async def cancel_own_actor() -> None:
@@ -111,34 +66,6 @@ async def cancel_own_actor_soon() -> None:
     await trio.sleep_forever()
 
 
-# -- helpers --------------------------------------------------------------------------------------
-
-
-async def accepted(peer: RawPeer, func: str, *msgs: type) -> str:
-    """Have a function begin; `msgs` are expected after its `StartAck`."""
-    cid = await peer.request(HERE, func)
-    for kind in (StartAck, *msgs):
-        assert isinstance(await peer.recv_of(cid), kind)
-    return cid
-
-
-def is_ctxc(msg: Any, canceller: tuple[str, str]) -> bool:
-    return (
-        isinstance(msg, Error)
-        and msg.boxed_type_str == 'ContextCancelled'
-        and msg.canceller == canceller
-    )
-
-
-async def still_serves(root: tractor.Actor, peer: RawPeer) -> None:
-    """The next thing to be heard is the answer to one more request, and nothing of any call is kept."""
-    cid = await peer.request(HERE, 'ping', n=3)
-    assert await peer.recv() == StartAck(cid=cid, functype='asyncfunc')
-    assert await peer.recv() == Return(cid=cid, pld=3)
-    await trio.testing.wait_all_tasks_blocked()
-    assert root._contexts == root._rpc_tasks == {}
-
-
 # -- the whole actor ------------------------------------------------------------------------------
 
 
@@ -152,10 +79,10 @@ def test_cancelled_root_tells_everybody_and_its_main_task_goes_on(play: Play) ->
             assert await peer.recv() == StartAck(cid=cancel, functype='asyncfunc')
             error = await peer.recv()
             assert error.cid == mine
-            assert is_ctxc(error, peer.uid)
+            assert dialogs.is_ctxc(error, peer.uid)
             assert await peer.recv() == CancelAck(cid=cancel, pld=True)
             assert await peer.wait_closed() == []
-            assert is_ctxc(await other.recv_of(theirs), peer.uid)
+            assert dialogs.is_ctxc(await other.recv_of(theirs), peer.uid)
             assert await other.wait_closed() == []
         assert root.cancel_called
         assert root.cancel_complete
@@ -187,9 +114,9 @@ def test_first_of_two_cancellers_is_kept_and_both_are_told(play: Play) -> None:
             ack = await other.call('self', '_cancel_task', cid='none')
             assert ack == CancelAck(cid=ack.cid, pld=True)
             refused = await other.request(HERE, 'ping')
-            assert is_ctxc(await other.recv_of(refused), peer.uid)
+            assert dialogs.is_ctxc(await other.recv_of(refused), peer.uid)
             STAGE.release.set()
-            assert is_ctxc(await peer.recv_of(mine), peer.uid)
+            assert dialogs.is_ctxc(await peer.recv_of(mine), peer.uid)
             assert await other.recv_of(second) == CancelAck(cid=second, pld=True)
             assert await peer.recv_of(first) == CancelAck(cid=first, pld=True)
         assert root.cancel_caller == peer.aid
@@ -205,7 +132,7 @@ def test_canceller_that_goes_away_stops_nothing(play: Play) -> None:
             assert isinstance(await other.recv_of(cancel), StartAck)
         await trio.testing.wait_all_tasks_blocked()
         STAGE.release.set()
-        assert is_ctxc(await peer.recv_of(mine), other.uid)
+        assert dialogs.is_ctxc(await peer.recv_of(mine), other.uid)
         assert await peer.wait_closed() == []
         await root._cancel_complete.wait()
         assert root.cancel_caller == other.aid
@@ -219,8 +146,8 @@ def test_task_may_cancel_its_own_actor(play: Play, func: str) -> None:
         async with open_peer(root.accept_addr, 'other') as other:
             theirs = await accepted(other, 'wait_context', Started)
             mine = await accepted(peer, func)
-            assert is_ctxc(await other.recv_of(theirs), root.aid.uid)
-            assert is_ctxc(await peer.recv_of(mine), root.aid.uid)
+            assert dialogs.is_ctxc(await other.recv_of(theirs), root.aid.uid)
+            assert dialogs.is_ctxc(await peer.recv_of(mine), root.aid.uid)
             assert await peer.wait_closed() == []
         # it went on under its shield: to wait for itself would have taken forever
         assert STAGE.log.count(True) == 1
@@ -236,7 +163,7 @@ def test_two_tasks_may_cancel_their_own_actor(play: Play) -> None:
         await peer.send(first, second)
         for start in (first, second):
             assert isinstance(await peer.recv_of(start.cid), StartAck)
-            assert is_ctxc(await peer.recv_of(start.cid), root.aid.uid)
+            assert dialogs.is_ctxc(await peer.recv_of(start.cid), root.aid.uid)
         assert await peer.wait_closed() == []
 
     play(main)
@@ -285,7 +212,7 @@ def test_only_the_tasks_of_one_connection_are_cancelled(play: Play) -> None:
             (chan,) = root.ipc_server._peers[other.uid]
             await root.cancel_rpc_tasks(root.aid, chan)
             for cid in theirs:
-                assert is_ctxc(await other.recv_of(cid), root.aid.uid)
+                assert dialogs.is_ctxc(await other.recv_of(cid), root.aid.uid)
             assert [cid for _, cid in root._rpc_tasks] == [mine]
             STAGE.release.set()
             assert await peer.recv() == Return(cid=mine, pld='released')
@@ -294,11 +221,11 @@ def test_only_the_tasks_of_one_connection_are_cancelled(play: Play) -> None:
     play(main)
 
 
-def test_request_after_the_services_have_ended_is_refused(play: Play, tpt_proto: str) -> None:
+def test_request_after_the_services_have_ended_is_refused(play: Play) -> None:
     """Over a connection of the main task, which is read on when the listeners are closed."""
 
     async def main(root: tractor.Actor, peer: RawPeer) -> None:
-        async with open_listener(get_rando_addr(tpt_proto)) as listener:
+        async with open_listener(MemoryAddress.get_random().unwrap()) as listener:
             chan = await Channel.from_addr(listener.addr)
             caller = await listener.accept('caller')
             async with caller.stream, trio.open_nursery() as tn:
@@ -307,7 +234,7 @@ def test_request_after_the_services_have_ended_is_refused(play: Play, tpt_proto:
                     root.ipc_server.cancel()
                     await root.ipc_server.wait_for_shutdown()
                     cid = await caller.request(HERE, 'ping')
-                    assert is_ctxc(await caller.recv(), root.aid.uid)
+                    assert dialogs.is_ctxc(await caller.recv(), root.aid.uid)
                     assert root._contexts == root._rpc_tasks == {}
                     assert cid
 

@@ -57,6 +57,8 @@ class Stage:
                 '_is_root': True,
                 '_enable_tpts': [self.tpt_proto],
                 '_registry_addrs': [self.registrar.addr],
+                # the registrar is the root of this tree: no link to it is kept
+                '_root_addrs': [self.registrar.addr],
             },
             'enable_modules': {HERE: __file__},
             'reg_addrs': [self.registrar.addr],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import trio
 import tractor
 from tractor import _clustering
 from tractor._code_load import load_module_from_path
-from tractor._testing import run_bounded
+from tractor._testing import deaths, run_bounded
 from tractor.runtime import _supervise
 
 pytestmark = pytest.mark.spawns
@@ -27,32 +26,21 @@ HERE = ['supervised']
 Options = dict[str, Any]
 
 
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_actor_cluster()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
 def test_the_portals_of_a_cluster(options: Options) -> None:
-    async def main() -> set[int]:
-        pids = set()
+    async def main() -> set[Any]:
+        places = set()
         async with tractor.open_actor_cluster(HERE, count=3, **options) as portals:
             assert sorted(portals) == ['root.worker_0', 'root.worker_1', 'root.worker_2']
             for key, portal in portals.items():
                 told = await portal.run(supervised.whoami)
                 assert told['name'] == key == portal.chan.aid.name
-                pids.add(told['pid'])
+                places.add(tuple(told['place']))
         assert not any(portal.chan.connected() for portal in portals.values())
-        return pids
+        return places
 
-    pids = run_bounded(main)
-    assert len(pids) == 3
-    assert not any(os.path.exists(f'/proc/{pid}') for pid in pids)
+    places = run_bounded(main)
+    assert len(places) == 3
+    assert not any(map(deaths.is_there, places))
 
 
 def test_given_names(options: Options) -> None:

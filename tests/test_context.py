@@ -64,7 +64,7 @@ def test_the_parameter_is_found(func: Any, param: str) -> None:
     fresh.__annotations__ = func.__annotations__
     assert context(fresh) is fresh
     meta = fresh._tractor_context_meta  # type: ignore[attr-defined]
-    assert set(meta) == {'ctx_var_name', 'pld_spec', 'enc_hook', 'dec_hook', 'sig'}
+    assert set(meta) == {'ctx_var_name', 'pld_spec', 'enc_hook', 'dec_hook', 'ext_types', 'sig'}
     assert meta['ctx_var_name'] == param
     assert meta['pld_spec'] is Any
     assert list(meta['sig'].parameters) == list(func.__annotations__)[: len(meta['sig'].parameters)]

@@ -74,6 +74,9 @@ def test_an_interrupt_ends_it_cleanly(start_method):
 
 
 @pytest.mark.spawns
+@pytest.mark.skipon_spawn_backend(
+    'subint', reason='a worker has no process to be killed: it is that of the whole demo'
+)
 def test_a_killed_worker_is_told_and_nothing_is_left(start_method):
     demo = start('--backend', start_method)
     for line in demo.stdout:

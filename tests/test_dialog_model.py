@@ -8,8 +8,6 @@ shortest story and prints how to tell it again.
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -313,9 +311,7 @@ class DialogMachine(RuleBasedStateMachine):
         self._is_cancelled_by(tractor.current_actor().aid.uid)
 
     def child_is_killed(self) -> None:
-        pid = self.dialog.victim.chan.aid.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        self.world.an._children[self._victim_uid()].proc.kill()
         self.world.victim = None
         error = self.ends()
         assert isinstance(error, tractor.TransportClosed)

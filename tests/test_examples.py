@@ -39,6 +39,12 @@ EXPECTED: dict[str, list[str]] = {
     'multiple_streams_one_portal': [],
     'rpc_bidir_streaming': [],
     'streaming_broadcast_fanout': [r'sub_\d: rx \d', *[r'stream ended, got \[0, 1, 2, 3, 4\]'] * 3],
+    'foreign_types': [
+        r"^Decimal\('11\.9000'\)$",
+        r'archive/0\.pdf',
+        r'archive/1\.pdf',
+        '^refused: invalid argument `total` of ',
+    ],
     'typed_payloads': ['refused: MsgTypeError', *[r'^Point\('] * 3],
     'nested_actor_tree': [
         'root spawned supervisor',
@@ -66,11 +72,25 @@ EXPECTED: dict[str, list[str]] = {
         *[r'worker_\d [0-9a-f-]{36}$'] * (os.cpu_count() or 1),
         '^trio cancelled by KBI$',
     ],
+    'infected_asyncio_echo_server': [
+        '^asyncio is up$',
+        r'^mean round-trip rate: \d+ messages per second$',
+    ],
+    'infected_asyncio_http_server': [
+        '^200 requests were answered by 2 workers$',
+        '^the server is down$',
+    ],
     'uds_transport_actor_tree': [
         r'connected through .*\.sock',
         'peer process: ',
         'listens at uds:',
     ],
+    'shared_memory': [
+        '^500,000 rows are in use$',
+        r'the last one: \(499999, 249999.5\)',
+        '^their sum: 62,499,875,000.0$',
+    ],
+    'ring_buffer': ['^received 64 MiB$', 'without a copy'],
     'parallelism/single_func': [r'^Collected subproc \d+$'],
     'parallelism/we_are_processes': [
         *[r'^worker_\d runs in process \d+$'] * (os.cpu_count() or 1),
@@ -89,9 +109,12 @@ def scripts():
             yield '/'.join(parts)
 
 
+# interpreters are told the address, and this package is not yet to be loaded in them
 PATCH = """
-import tractor.ipc._tcp as tcp
-tcp.TCPAddress.get_root = classmethod(lambda cls: cls({host!r}, {port}))
+import threading
+if threading.current_thread() is threading.main_thread():
+    import tractor.ipc._tcp as tcp
+    tcp.TCPAddress.get_root = classmethod(lambda cls: cls({host!r}, {port}))
 """
 
 

@@ -59,7 +59,7 @@ def received(cls: type[RemoteActorError] = RemoteActorError, **fields: Any) -> A
         ('MessagingError', {Exception}),
         ('AsyncioCancelled', {Exception}),
         ('AsyncioTaskExited', {Exception}),
-        ('TrioCancelled', {Exception}),
+        ('TrioCancelled', {exc.TrioTaskExited}),
         ('TrioTaskExited', {Exception}),
         ('TransportClosed', {Exception}),
         ('RemoteActorError', {Exception}),

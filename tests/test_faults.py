@@ -25,7 +25,7 @@ import trio
 import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure
-from tractor._testing import run_bounded
+from tractor._testing import deaths, run_bounded
 
 pytestmark = pytest.mark.spawns
 
@@ -36,7 +36,7 @@ faults_tree = sys.modules.get('faults_tree') or load_module_from_path(
     Path(__file__).with_name('faults_tree.py')
 )
 
-SIGNALS = {'kill': signal.SIGKILL, 'term': signal.SIGTERM, 'stop': signal.SIGSTOP, 'nothing': 0}
+SIGNALS = {'kill': signal.SIGKILL, 'term': signal.SIGTERM, 'stop': signal.SIGSTOP}
 DEADLY = ('kill', 'term', 'exit', 'segv')
 # after these the victim is still there: the survivor loses patience and cancels
 LASTING = ('stop', 'nothing')
@@ -53,26 +53,18 @@ ROOT = 'root'
 Options = dict[str, Any]
 
 
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_nursery()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
 # --- the other end of the actors' lines
 
 
 class Peer:
-    """The process of one actor."""
+    """One actor: a process, or an interpreter in one."""
 
-    def __init__(self, pid: int, stream: trio.SocketStream) -> None:
-        self.pid = pid
+    def __init__(self, place: deaths.Place, stream: trio.SocketStream) -> None:
+        pid, interp_id = self.place = place
         self._stream = stream
+        self._is_process = interp_id == 0
+        # of an interpreter in another process only the end of that process can be seen
+        self._has_pidfd = self._is_process or pid != os.getpid()
         self._pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:
@@ -83,17 +75,24 @@ class Peer:
 
     async def suffer(self, fault: str) -> None:
         """Let the fault happen to it, now."""
-        if (signum := SIGNALS.get(fault)) is not None:
+        if fault == 'nothing':
+            return
+        if self._is_process and (signum := SIGNALS.get(fault)) is not None:
             signal.pidfd_send_signal(self._pidfd, signum)
         else:
             await self.order(fault)
 
     @property
     def gone(self) -> bool:
+        if not self._has_pidfd:
+            return not deaths.is_there(self.place)
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
     async def wait_gone(self) -> None:
-        await trio.lowlevel.wait_readable(self._pidfd)
+        if self._has_pidfd:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        while not self.gone:
+            await trio.lowlevel.checkpoint()
 
 
 class Control:
@@ -111,8 +110,8 @@ class Control:
             for line in lines:
                 word, *rest = line.split()
                 if word == b'hello':
-                    name, pid = rest
-                    self.peers[name.decode()] = Peer(int(pid), stream)
+                    name, pid, interp_id = rest
+                    self.peers[name.decode()] = Peer((int(pid), int(interp_id)), stream)
                 self.note(name.decode(), word.decode())
 
     async def _receive(self, stream: trio.SocketStream) -> bytes:
@@ -246,7 +245,7 @@ async def lose_grandchild(fault: str, phase: str, options: Options, turns: int =
     if fault == 'stop':
         assert isinstance(caught.value, tractor.ContextCancelled)
         return
-    assert caught.value.boxed_type in NAMED
+    assert issubclass(caught.value.boxed_type, NAMED)
     check_names(caught.value, victim)
 
 
@@ -327,11 +326,13 @@ async def check_nothing_broke(
     """While the root is stopped its tree lives; continued it goes on as if nothing had been."""
     await trio.to_thread.run_sync(os.waitid, os.P_PID, proc.pid, os.WSTOPPED | os.WNOWAIT)
     for name in (victim, f'grandchild.{token}'):
+        peer = control.peers[name]
         if name.startswith('boot.'):
             # it leaves its gate, and waits for the root to be registered
-            await control.peers[name].order('go')
-        await control.peers[name].order('ping')
-        await control.heard(name, 'pong')
+            await peer.order('go')
+        if peer.place[0] != proc.pid:
+            await peer.order('ping')
+            await control.heard(name, 'pong')
     proc.send_signal(signal.SIGCONT)
     with trio.fail_after(WITHIN):
         await control.peers[f'root.{token}'].order('go')
@@ -395,9 +396,12 @@ def test_an_orphan_that_never_yields(fault: str, options: Options) -> None:
 
 async def lose_mid(fault: str, options: Options, token: str) -> None:
     mid, stuck, idle = (f'{role}.{token}' for role in ('mid', 'stuck', 'idle'))
+    # an interpreter does not just end when it is asked to: it tells why
+    asked = fault == 'term' and options['start_method'] == 'subint'
+    lost = tractor.ContextCancelled if asked else tractor.TransportClosed
 
     async def hold(portal: tractor.Portal, phase: str, name: str) -> None:
-        with pytest.raises(tractor.TransportClosed, match=mid):
+        with pytest.raises(lost, match=mid):
             await portal.run(faults_tree.drive, phase=phase, victim=name)
 
     async with open_control(token) as control, tractor.open_nursery(**options) as an:
@@ -425,7 +429,7 @@ SITE = """
 import os, socket
 sock = socket.socket(socket.AF_UNIX)
 sock.connect({path!r})
-sock.sendall(b'hello early %d\\n' % os.getpid())
+sock.sendall(b'hello early %d 0\\n' % os.getpid())
 sock.recv(1)
 """
 
@@ -449,7 +453,10 @@ async def lose_early(fault: str, options: Options, folder: Path) -> None:
 
 
 @pytest.mark.skipon_spawn_backend(
-    'mp_spawn', 'mp_forkserver', reason='the environment of one child is an option of `trio` only'
+    'mp_spawn',
+    'mp_forkserver',
+    'subint',
+    reason='the environment of one child is an option of `trio` only',
 )
 @pytest.mark.parametrize('fault', ['kill', 'term'])
 def test_a_child_that_has_not_connected_yet(fault: str, options: Options, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         'runtime._rtdir',
     ),
     2: ('ipc.*',),
-    3: ('_context', '_streaming', 'runtime.*', 'to_asyncio'),
+    3: ('_context', '_streaming', 'runtime.*', 'to_asyncio', '_aio.*'),
     4: (
         'runtime._supervise',
         'spawn.*',

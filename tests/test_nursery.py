@@ -12,7 +12,7 @@ import trio
 import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import RuntimeFailure
-from tractor._testing import run_bounded, tractor_test
+from tractor._testing import deaths, run_bounded, tractor_test
 from tractor.runtime import _supervise
 
 pytestmark = pytest.mark.spawns
@@ -24,26 +24,6 @@ supervised = sys.modules.get('supervised') or load_module_from_path(
 
 Options = dict[str, Any]
 HERE = ['supervised']
-
-
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_nursery()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process; a zombie does not count."""
-    try:
-        stat = Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(')')[2].split()[0] != 'Z'
 
 
 # --- starting
@@ -64,6 +44,8 @@ async def test_the_record_of_a_child(start_method: str, tpt_proto: str, reg_addr
         assert uid in root.ipc_server._peers
         assert root._actoruid2nursery == {uid: an}
         assert proc.pid == subactor.pid == told['pid'] == told['aid_pid'] == portal.chan.aid.pid
+        assert getattr(proc, 'interp_id', 0) == told['place'][1]
+        assert deaths.is_there(told['place'])
         assert (proc.returncode, proc.poll()) == (None, None)
         assert told['method'] == subactor.spawn_method == start_method
         assert (told['name'], told['uuid']) == uid
@@ -72,7 +54,7 @@ async def test_the_record_of_a_child(start_method: str, tpt_proto: str, reg_addr
     assert an._children == {}
     assert root._actoruid2nursery == {}
     assert proc.returncode == 0
-    assert not alive(told['pid'])
+    assert not deaths.is_there(told['place'])
     assert not portal.chan.connected()
 
 
@@ -120,7 +102,7 @@ async def test_names_need_not_be_unique(start_method: str, tpt_proto: str, reg_a
         portals = [await an.start_actor('twin', enable_modules=HERE) for _ in range(2)]
         told = [await portal.run(supervised.whoami) for portal in portals]
         assert [answer['name'] for answer in told] == ['twin', 'twin']
-        assert len({answer['pid'] for answer in told}) == 2
+        assert len({tuple(answer['place']) for answer in told}) == 2
         assert len(an._children) == 2
         await an.cancel()
 
@@ -138,7 +120,7 @@ async def test_a_one_shot_is_gone_when_its_result_is_there(
     assert not scope.cancelled_caught
     told = await one_shot.wait_for_result()
     assert told['name'] == 'other name'
-    assert not alive(told['pid'])
+    assert not deaths.is_there(told['place'])
     # again, and without waiting for anybody
     assert await one_shot.wait_for_result() is told
     assert an.exited.is_set()
@@ -169,7 +151,7 @@ async def test_sixteen_at_once(start_method: str, tpt_proto: str, reg_addr: Any)
     assert {index: answer['name'] for index, answer in told.items()} == {
         index: f'kid{index}' for index in range(16)
     }
-    assert not any(alive(answer['pid']) for answer in told.values())
+    assert not any(deaths.is_there(answer['place']) for answer in told.values())
 
 
 # --- several nurseries
@@ -339,9 +321,9 @@ async def test_children_of_a_foreign_nursery(
     async with trio.open_nursery() as tn:
         async with tractor.open_nursery() as an:
             portal = await an.start_actor('kid', enable_modules=HERE, nursery=tn)
-            pid = (await portal.run(supervised.whoami))['pid']
+            place = (await portal.run(supervised.whoami))['place']
             await an.cancel()
-            assert not alive(pid)
+            assert not deaths.is_there(place)
         assert not tn.child_tasks
 
 

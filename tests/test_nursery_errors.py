@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import tractor
 from tractor import RemoteActorError
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ContextCancelled
-from tractor._testing import run_bounded
+from tractor._testing import raised_by, run_bounded
 
 pytestmark = pytest.mark.spawns
 
@@ -24,50 +23,6 @@ supervised = sys.modules.get('supervised') or load_module_from_path(
 )
 
 Options = dict[str, Any]
-Body = Callable[[tractor.ActorNursery], Awaitable[object]]
-
-
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_nursery()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
-@pytest.fixture
-def run(options: Options) -> Callable[[Body], tractor.ActorNursery]:
-    """Run a body in an actor nursery of its own runtime; afterwards all of it must be over."""
-
-    def run(body: Body, timeout: float = 60) -> tractor.ActorNursery:
-        opened: list[tractor.ActorNursery] = []
-
-        async def main() -> None:
-            async with tractor.open_nursery(**options) as an:
-                opened.append(an)
-                await body(an)
-
-        try:
-            run_bounded(main, timeout=timeout)
-        finally:
-            assert opened[0].exited.is_set()
-            assert opened[0]._children == {}
-            assert tractor.current_actor(err_on_no_runtime=False) is None
-        return opened[0]
-
-    return run
-
-
-def outcome(run: Callable[[Body], object], body: Body) -> BaseException:
-    """The exception which leaves the block."""
-    try:
-        run(body)
-    except BaseException as err:  # noqa: BLE001 - it is what is looked at
-        return err
-    pytest.fail('the block was left without an error')
 
 
 # --- nothing
@@ -134,7 +89,7 @@ def test_the_body_error_itself(run: Any) -> None:
         await an.run_in_actor(supervised.forever)
         raise boom
 
-    assert outcome(run, body) is boom
+    assert raised_by(run, body) is boom
 
 
 def test_state_after_a_body_error(options: Options) -> None:
@@ -165,7 +120,7 @@ def test_one_failing_one_shot(run: Any) -> None:
         await an.start_actor('daemon')
         portals.append(await an.run_in_actor(supervised.fail, text='so'))
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is RemoteActorError
     assert err.boxed_type is ValueError
     assert 'ValueError: so' in err.tb_str
@@ -180,7 +135,7 @@ def test_an_error_raised_by_the_body_too_is_counted_once(run: Any) -> None:
         portal = await an.run_in_actor(supervised.fail)
         await portal.wait_for_result()
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is RemoteActorError
     assert err.boxed_type is ValueError
 
@@ -195,7 +150,7 @@ def test_errors_raised_by_the_body_in_a_group_are_counted_once(run: Any) -> None
             errors.append(caught.value)
         raise ExceptionGroup('mine', errors)
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert isinstance(err, ExceptionGroup)
     assert err.message == 'mine'
     assert [type(member) for member in err.exceptions] == [RemoteActorError] * 2
@@ -210,7 +165,7 @@ def test_an_error_that_the_body_handled_is_raised_all_the_same(run: Any) -> None
             await portal.wait_for_result()
         seen.append(caught.value)
 
-    assert outcome(run, body) is seen[0]
+    assert raised_by(run, body) is seen[0]
 
 
 # --- several
@@ -227,7 +182,7 @@ def test_body_error_first_then_the_children_in_order(run: Any) -> None:
                 await portal.wait_for_result()
         raise boom
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is ExceptionGroup
     assert err.message == 'tractor.ActorNursery errored with'
     assert err.exceptions[0] is boom
@@ -243,7 +198,7 @@ def test_25_delayed_failures_are_a_group_of_25(run: Any, start_method: str) -> N
         for index in range(count):
             await an.run_in_actor(supervised.fail, name=f'f{index}', text=str(index), delay=0.3)
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is ExceptionGroup
     assert err.message == 'tractor.ActorNursery errored with'
     assert [type(member) for member in err.exceptions] == [RemoteActorError] * count
@@ -260,7 +215,7 @@ def test_a_failing_one_shot_does_not_cancel_the_others(run: Any) -> None:
         portals.append(await an.run_in_actor(supervised.fail, name='late', text='l', delay=0.5))
         portals.append(await an.run_in_actor(supervised.give, value='kept'))
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert isinstance(err, ExceptionGroup)
     assert [member.src_uid[0] for member in err.exceptions] == ['fail', 'late']
     assert run_bounded(portals[1].wait_for_result) == 'kept'
@@ -277,7 +232,7 @@ def test_the_body_is_not_interrupted_by_errors_it_does_not_await(run: Any) -> No
         later = await an.start_actor('later', enable_modules=['supervised'])
         log.append(await later.run(supervised.give, value=1))
 
-    assert type(outcome(run, body)) is RemoteActorError
+    assert type(raised_by(run, body)) is RemoteActorError
     assert log == [1]
 
 
@@ -288,7 +243,7 @@ def test_an_error_two_levels_down(run: Any) -> None:
     async def body(an: tractor.ActorNursery) -> None:
         await an.run_in_actor(supervised.fail_below, count=1)
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is RemoteActorError
     assert err.boxed_type is RemoteActorError
     assert err.src_type is ValueError
@@ -299,7 +254,7 @@ def test_one_error_for_each_direct_child(run: Any) -> None:
         for index in range(2):
             await an.run_in_actor(supervised.fail_below, name=f'branch{index}', count=2)
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is ExceptionGroup
     assert [type(member) for member in err.exceptions] == [RemoteActorError] * 2
     assert [member.boxed_type for member in err.exceptions] == [ExceptionGroup] * 2
@@ -310,6 +265,6 @@ def test_a_group_raised_by_a_function(run: Any) -> None:
     async def body(an: tractor.ActorNursery) -> None:
         await an.run_in_actor(supervised.fail_in_a_group)
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is RemoteActorError
     assert err.boxed_type is ExceptionGroup

@@ -38,17 +38,6 @@ INSTANTS = {'mp_forkserver': 24}
 INSTANTS_ELSEWHERE = 6
 
 
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_root_actor()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
 class StrikeAt(Instrument):
     """Call `strike()` before the n-th step which any task makes while it is armed."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import trio
 import tractor
 from tractor import RemoteActorError
 from tractor._code_load import load_module_from_path
-from tractor._testing import run_bounded
+from tractor._testing import deaths, raised_by, run_bounded
 
 pytestmark = pytest.mark.spawns
 
@@ -25,50 +23,6 @@ supervised = sys.modules.get('supervised') or load_module_from_path(
 )
 
 Options = dict[str, Any]
-Body = Callable[[tractor.ActorNursery], Awaitable[object]]
-
-
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_nursery()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
-@pytest.fixture
-def run(options: Options) -> Callable[[Body], tractor.ActorNursery]:
-    """Run a body in an actor nursery of its own runtime; afterwards all of it must be over."""
-
-    def run(body: Body, timeout: float = 60) -> tractor.ActorNursery:
-        opened: list[tractor.ActorNursery] = []
-
-        async def main() -> None:
-            async with tractor.open_nursery(**options) as an:
-                opened.append(an)
-                await body(an)
-
-        try:
-            run_bounded(main, timeout=timeout)
-        finally:
-            assert opened[0].exited.is_set()
-            assert opened[0]._children == {}
-            assert tractor.current_actor(err_on_no_runtime=False) is None
-        return opened[0]
-
-    return run
-
-
-def outcome(run: Callable[[Body], object], body: Body) -> BaseException:
-    """The exception which leaves the block."""
-    try:
-        run(body)
-    except BaseException as err:  # noqa: BLE001 - it is what is looked at
-        return err
-    pytest.fail('the block was left without an error')
 
 
 # --- interrupts
@@ -84,7 +38,7 @@ def test_an_interrupt_is_bare(run: Any, how: str) -> None:
         signal.raise_signal(signal.SIGINT)
         await trio.sleep_forever()
 
-    assert type(outcome(run, body)) is KeyboardInterrupt
+    assert type(raised_by(run, body)) is KeyboardInterrupt
 
 
 def test_an_interrupt_beside_errors_is_bare(run: Any) -> None:
@@ -94,7 +48,7 @@ def test_an_interrupt_beside_errors_is_bare(run: Any) -> None:
             await portal.wait_for_result()
         raise KeyboardInterrupt
 
-    assert type(outcome(run, body)) is KeyboardInterrupt
+    assert type(raised_by(run, body)) is KeyboardInterrupt
 
 
 def test_an_interrupt_while_the_block_waits(options: Options) -> None:
@@ -121,18 +75,18 @@ async def _raise_sigint_when(event: trio.Event) -> None:
 
 @pytest.mark.parametrize('when', ['at once', 'when asked'])
 def test_a_second_interrupt_kills(options: Options, when: str) -> None:
-    times = {}
+    times: dict[str, Any] = {}
 
     async def main() -> None:
         async with tractor.open_nursery(**options) as an, trio.open_nursery() as tn:
             portal = await an.start_actor('slow', enable_modules=['supervised'])
-            times['pid'] = await tn.start(open_slow_context, portal)
+            times['place'] = await tn.start(open_slow_context, portal)
             trio.lowlevel.spawn_system_task(interrupt_again, an)
             signal.raise_signal(signal.SIGINT)
 
     async def open_slow_context(portal: tractor.Portal, task_status: Any) -> None:
-        async with portal.open_context(supervised.slow_cleanup, delay=30) as (_, pid):
-            task_status.started(pid)
+        async with portal.open_context(supervised.slow_cleanup, delay=30) as (_, place):
+            task_status.started(place)
             await trio.sleep_forever()
 
     async def interrupt_again(an: tractor.ActorNursery) -> None:
@@ -150,7 +104,7 @@ def test_a_second_interrupt_kills(options: Options, when: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_bounded(timed)
     assert times['over'] - times['again'] < 1
-    assert not os.path.exists(f'/proc/{times["pid"]}')
+    assert not deaths.is_there(times['place'])
 
 
 def was_asked(actor: tractor.Actor) -> bool:
@@ -205,5 +159,5 @@ def test_a_cancellation_beside_errors_does_not_hide_them(run: Any) -> None:
             await an.start_actor('daemon')
             raise boom
 
-    err = outcome(run, body)
+    err = raised_by(run, body)
     assert type(err) is ValueError

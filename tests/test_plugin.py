@@ -56,14 +56,14 @@ def test_choosy(start_method):
 NO_FORKSERVER = """
 from tractor.spawn import _spawn
 
-real = _spawn.try_set_start_method
+real = _spawn.check_method
 
-def try_set_start_method(key):
+def check_method(key):
     if key == 'mp_forkserver':
         raise RuntimeError('needs another Python')
     return real(key)
 
-_spawn.try_set_start_method = try_set_start_method
+_spawn.check_method = check_method
 """
 
 
@@ -336,9 +336,31 @@ def test_leaked_interpreter_fails_the_test(run):
     def test_closing_it():
         interpreters.create().close()
     """
-    result = run(source)
+    result = run(source, conftest='from tractor._testing import _leaks\n_leaks.GRACE = 0.3')
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(['*::test_leaving_one left behind:', '*interpreter 1'])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason='interpreters are public from 3.14 on')
+def test_interpreter_that_is_about_to_be_closed_is_no_leak(run):
+    source = """
+    from concurrent import interpreters
+    from tractor._testing import _leaks
+
+    def test_leaving_one():
+        inner = interpreters.create()
+        find, looks = _leaks.find, []
+
+        def find_and_close(before):
+            leaks = find(before)
+            looks.append(leaks.interpreters)
+            if len(looks) == 1:
+                inner.close()
+            return leaks
+
+        _leaks.find = find_and_close
+    """
+    run(source).assert_outcomes(passed=1)
 
 
 CLEAN = """

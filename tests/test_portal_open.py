@@ -12,13 +12,12 @@ import trio.testing
 
 import tractor
 from tractor._exceptions import MessagingError, ModuleNotExposed, NoResult
-from tractor._testing.addr import get_rando_addr
+from tractor._testing.memory import MemoryAddress
 from tractor._testing.peer import (
     Calling,
     PeerListener,
     RawPeer,
     open_listener,
-    play_with_peer,
     portal_to,
 )
 from tractor.discovery._registry import Registrar
@@ -33,15 +32,9 @@ HERE = __name__
 
 
 @pytest.fixture
-def play(tpt_proto: str, reg_addr: Any) -> Play:
-    """Run `main(root, peer)` with a root that exposes this module and a peer connected to it."""
-    return functools.partial(play_with_peer, module=HERE, reg_addr=reg_addr, tpt_proto=tpt_proto)
-
-
-@pytest.fixture
-def addr(tpt_proto: str) -> Any:
+def addr() -> Any:
     """Where a peer may listen."""
-    return get_rando_addr(tpt_proto)
+    return MemoryAddress.get_random().unwrap()
 
 
 # -- endpoints ------------------------------------------------------------------------------------

@@ -62,17 +62,21 @@ async def open_root(reg_addrs: list[Addr], **options: Any) -> AsyncIterator[trac
 
 
 async def serve_peer(listener: PeerListener, peer_name: str, answers: dict[str, Any]) -> None:
-    """Be an actor which answers the first request on each connection from a table, by function."""
-    while True:
-        peer = await listener.accept(peer_name, is_registrar=True)
-        await peer.handshake()
+    """Be an actor which answers requests from a table, by function, on any number of connections."""
+
+    async def serve(peer: RawPeer) -> None:
         try:
+            await peer.handshake()
             while True:
                 start = await peer.recv()
                 await peer.send(StartAck(cid=start.cid, functype='asyncfunc'))
                 await peer.send(Return(cid=start.cid, pld=answers[start.func]))
         except EOFError:
-            continue
+            return
+
+    async with trio.open_nursery() as tn:
+        while True:
+            tn.start_soon(serve, await listener.accept(peer_name, is_registrar=True))
 
 
 # -- the requests ---------------------------------------------------------------------------------
@@ -283,16 +287,16 @@ def test_finding_and_not_finding(play: Play) -> None:
 def test_actor_that_comes_is_found_soon(play: Play, addrs: list[Addr]) -> None:
     async def main(root: Registrar, peer: RawPeer) -> None:
         async with open_listener(addrs[0]) as listener, trio.open_nursery() as tn:
-            tn.start_soon(serve_peer, listener, 'late', {'ping': 8})
+            tn.start_soon(serve_peer, listener, 'peer', {'ping': 8})
 
             async def wait() -> Any:
-                async with tractor.wait_for_actor('late') as portal:
+                async with tractor.wait_for_actor('peer') as portal:
                     return await portal.run_from_ns('x', 'ping')
 
             waiting = Calling(tn, wait)
             await trio.testing.wait_all_tasks_blocked()
             with trio.fail_after(0.2):
-                await peer.call('self', 'register_actor', uid=('late', 'a'), addr=addrs[0])
+                await peer.call('self', 'register_actor', uid=peer.uid, addr=addrs[0])
                 assert await waiting.outcome() == 8
             tn.cancel_scope.cancel()
 
@@ -305,12 +309,22 @@ def test_entry_where_nobody_listens_is_removed(play: Play, addrs: list[Addr]) ->
         async with tractor.find_actor('gone') as portal:
             assert portal is None
         assert ('gone', 'a') not in root._registry
-        # the best address only; the rest of the entry may be good
+        # so are all of its addresses, one after the other
         await root.register_actor(('gone', 'a'), addrs[1])
         await root.register_actor(('gone', 'a'), addrs[0])
         async with _api.maybe_open_portal(root.accept_addr, 'gone') as portal:
             assert portal is None
-        assert root._registry[('gone', 'a')] == [addrs[1]]
+        assert ('gone', 'a') not in root._registry
+        # the rest of the entry, or another actor of that name, may be good
+        await root.register_actor(('gone', 'a'), addrs[1])
+        await root.register_actor(('gone', 'b'), addrs[2])
+        async with open_listener(addrs[1]) as listener, trio.open_nursery() as tn:
+            tn.start_soon(serve_peer, listener, 'gone', {})
+            async with _api.maybe_open_portal(root.accept_addr, 'gone') as portal:
+                assert portal is not None
+                assert portal.chan.raddr == wrap_address(addrs[1])
+            tn.cancel_scope.cancel()
+        assert list(root._registry) == [root.aid.uid, ('gone', 'a')]
 
     play(main)
 
@@ -406,10 +420,10 @@ def test_plain_root_asks_its_registrar(addrs: list[Addr]) -> None:
                     assert portal.chan.raddr == wrap_address(addrs[0])
                 async with tractor.query_actor('registrar') as (addr, portal):
                     assert addr == root.accept_addr
-                async with tractor.find_actor('whoever') as portal:
+                async with tractor.find_actor('root') as portal:
                     assert portal.chan.aid == root.aid
                     assert await portal.run(ping, n=1) == 1
-                async with tractor.wait_for_actor('whoever') as portal:
+                async with tractor.wait_for_actor('root') as portal:
                     assert portal.chan.aid == root.aid
                 async with _api.get_root() as portal:
                     assert portal.chan.aid == root.aid
@@ -438,12 +452,12 @@ def test_several_registrars_are_asked_in_order(addrs: list[Addr]) -> None:
                 assert root.reg_addrs == addrs[:2]
                 second['find_actor'] = [list(root.accept_addr)]
                 # the first that knows somebody counts, not the first
-                async with tractor.find_actor('x') as portal:
+                async with tractor.find_actor('root') as portal:
                     assert portal.chan.aid == root.aid
-                async with tractor.find_actor('x', only_first=False) as portals:
+                async with tractor.find_actor('root', only_first=False) as portals:
                     assert len(portals) == 1
                 first['find_actor'] = second['find_actor']
-                async with tractor.find_actor('x', only_first=False) as portals:
+                async with tractor.find_actor('root', only_first=False) as portals:
                     assert len(portals) == 2
             tn.cancel_scope.cancel()
 

@@ -33,17 +33,6 @@ supervised = sys.modules.get('supervised') or load_module_from_path(
 Options = dict[str, Any]
 
 
-@pytest.fixture
-def options(start_method: str, tpt_proto: str, reg_addr: Any) -> Options:
-    """For `open_root_actor()`."""
-    return {
-        'start_method': start_method,
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
-
-
 def process_state() -> dict[str, Any]:
     """All that a runtime sets for the whole process."""
     return {

@@ -43,8 +43,8 @@ def tell(pids):
 async def in_the_body():
     async with tractor.open_nursery(**OPTIONS) as an:
         _, opening = await tree(an)
-        async with opening as (_, pids):
-            tell(pids)
+        async with opening as (_, places):
+            tell(pid for pid, _ in places)
             await trio.sleep_forever()
 
 
@@ -65,8 +65,8 @@ async def in_another_task():
         async def other():
             async with tractor.open_nursery() as an:
                 _, opening = await tree(an)
-                async with opening as (_, pids):
-                    tell(pids)
+                async with opening as (_, places):
+                    tell(pid for pid, _ in places)
                     await trio.sleep_forever()
         tn.start_soon(other)
 
@@ -254,6 +254,12 @@ def test_a_daemon_imports_first(tmp_path: Path, start_method: str, addr: str) ->
 # --- exit codes of children
 
 
+NO_SIGNALS = pytest.mark.skipon_spawn_backend(
+    'subint', reason='signals are sent to processes, and that of the actor is the one of the test'
+)
+
+
+@NO_SIGNALS
 @pytest.mark.parametrize(
     ('signum', 'returncode'),
     [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
@@ -279,6 +285,7 @@ def test_a_signal_to_a_child_only(
     run_bounded(main)
 
 
+@NO_SIGNALS
 def test_an_interrupt_that_cancels_a_child_tells_its_callers(
     start_method: str, tpt_proto: str, reg_addr: Any
 ) -> None:
@@ -291,7 +298,7 @@ def test_an_interrupt_that_cancels_a_child_tells_its_callers(
         ) as an:
             portal = await an.start_actor('kid', enable_modules=['supervised'])
             with pytest.raises(tractor.ContextCancelled) as caught:
-                async with portal.open_context(supervised.tree, depth=0) as (_, [pid]):
+                async with portal.open_context(supervised.tree, depth=0) as (_, [(pid, _)]):
                     os.kill(pid, signal.SIGINT)
                     await trio.sleep_forever()
             assert caught.value.canceller == portal.chan.aid.uid

@@ -16,6 +16,8 @@ import trio
 import trio.testing
 
 import tractor
+from tractor._testing import dialogs
+from tractor._testing.dialogs import shown, was_refused
 from tractor._testing.peer import RawPeer, frame, open_peer, play_with_peer
 from tractor.discovery._addr import mk_uuid
 from tractor.msg.types import (
@@ -34,6 +36,9 @@ Play = Callable[[Callable[[tractor.Actor, RawPeer], Awaitable[None]]], None]
 
 HERE = __name__
 
+still_serves = functools.partial(dialogs.still_serves, ns=HERE)
+whole_dialog = functools.partial(dialogs.whole_dialog, ns=HERE)
+
 CONSTANT = 3
 
 
@@ -41,21 +46,6 @@ CONSTANT = 3
 def play(tpt_proto: str, reg_addr: Any) -> Play:
     """Run `main(root, peer)` with a root that exposes this module and a peer connected to it."""
     return functools.partial(play_with_peer, module=HERE, reg_addr=reg_addr, tpt_proto=tpt_proto)
-
-
-async def still_serves(root: tractor.Actor, peer: RawPeer) -> None:
-    """Nothing else was sent before the answer to one more request, and nothing of any call is kept."""
-    cid = await peer.request(HERE, 'ping', n=1)
-    assert await peer.recv() == StartAck(cid=cid, functype='asyncfunc')
-    assert await peer.recv() == Return(cid=cid, pld=1)
-    await trio.testing.wait_all_tasks_blocked()
-    assert root._contexts == {}
-    assert root._rpc_tasks == {}
-    assert root._ongoing_rpc_tasks.is_set()
-
-
-def was_refused(msg: Any, cid: str, boxed: str) -> bool:
-    return isinstance(msg, Error) and msg.cid == cid and msg.boxed_type_str == boxed
 
 
 # -- endpoints ------------------------------------------------------------------------------------
@@ -320,28 +310,6 @@ def test_frame_that_is_no_message_is_answered_where_it_names_a_dialog(play: Play
 
 
 # -- kinds of functions ---------------------------------------------------------------------------
-
-
-async def whole_dialog(peer: RawPeer, func: str, **kwargs: Any) -> list[Any]:
-    """All messages up to the last one, without their id."""
-    cid = await peer.request(HERE, func, **kwargs)
-    seen: list[Any] = []
-    while True:
-        msg = await peer.recv()
-        assert msg.cid == cid
-        seen.append(msg)
-        if isinstance(msg, Return | Error) or (
-            isinstance(msg, Stop) and seen[0].functype == 'asyncgen'
-        ):
-            return seen
-
-
-def shown(msgs: list[Any]) -> list[tuple[str, Any]]:
-    attrs = ('functype', 'pld', 'boxed_type_str')
-    return [
-        (type(msg).__name__, next((getattr(msg, a) for a in attrs if hasattr(msg, a)), None))
-        for msg in msgs
-    ]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,64 +13,35 @@ import trio
 import trio.testing
 
 import tractor
-from tractor._testing.peer import RawPeer, open_peer, play_with_peer
-from tractor.msg.types import CancelAck, Error, Return, StartAck, Started, Stop, Yield
+from tractor._code_load import load_module_from_path
+from tractor._testing import dialogs
+from tractor._testing.peer import RawPeer, open_peer
+from tractor.msg.types import CancelAck, Return, StartAck, Started, Stop, Yield
 
 Play = Callable[[Callable[[tractor.Actor, RawPeer], Awaitable[None]]], None]
 
 HERE = __name__
 
+# one module for all that share its state
+rpc_stage = sys.modules.get('rpc_stage') or load_module_from_path(
+    Path(__file__).with_name('rpc_stage.py')
+)
 
-@pytest.fixture
-def play(tpt_proto: str, reg_addr: Any) -> Play:
-    """Run `main(root, peer)` with a root that exposes this module and a peer connected to it."""
-    return functools.partial(play_with_peer, module=HERE, reg_addr=reg_addr, tpt_proto=tpt_proto)
+STAGE, stage, noting = rpc_stage.STAGE, rpc_stage.stage, rpc_stage.noting
 
+# endpoints; the others are below
+ping, wait_plain, wait_context, until_released = (
+    rpc_stage.ping,
+    rpc_stage.wait_plain,
+    rpc_stage.wait_context,
+    rpc_stage.until_released,
+)
 
-class Stage:
-    """What the endpoints of a test share with it."""
-
-    def __init__(self) -> None:
-        self.log: list[Any] = []
-        self.release = trio.Event()
-        self.ended = trio.Event()
-
-
-STAGE = Stage()
-
-
-@pytest.fixture(autouse=True)
-def stage() -> Stage:
-    STAGE.__init__()  # type: ignore[misc]
-    return STAGE
+accepted = functools.partial(dialogs.accepted, ns=HERE)
+still_serves = functools.partial(dialogs.still_serves, ns=HERE)
 
 
 # -- endpoints ------------------------------------------------------------------------------------
-
-
-async def ping(n: int = 0) -> int:
-    return n
-
-
-@asynccontextmanager
-async def noting() -> AsyncIterator[None]:
-    """Note how the function ends, and for whom."""
-    stage, ctx = STAGE, tractor.current_ipc_ctx()
-    stage.log.append('begun')
-    try:
-        yield
-    except trio.Cancelled:
-        stage.log.append(('cancelled', ctx.canceller))
-        raise
-    else:
-        stage.log.append('returned')
-    finally:
-        stage.ended.set()
-
-
-async def wait_plain() -> None:
-    async with noting():
-        await trio.sleep_forever()
 
 
 @tractor.stream
@@ -82,21 +54,6 @@ async def wait_generator() -> AsyncIterator[int]:
     async with noting():
         yield 0
         await trio.sleep_forever()
-
-
-@tractor.context
-async def wait_context(ctx: tractor.Context) -> None:
-    await ctx.started()
-    async with noting():
-        await trio.sleep_forever()
-
-
-async def until_released() -> str:
-    """Goes on whatever happens, until the test releases it."""
-    async with noting():
-        with trio.CancelScope(shield=True):
-            await STAGE.release.wait()
-        return 'released'
 
 
 async def swallow() -> int:
@@ -151,34 +108,6 @@ async def calls_back(ctx: tractor.Context) -> None:
         STAGE.ended.set()
 
 
-# -- helpers --------------------------------------------------------------------------------------
-
-
-async def accepted(peer: RawPeer, func: str, *msgs: type) -> str:
-    """Have a function begin; `msgs` are expected after its `StartAck`."""
-    cid = await peer.request(HERE, func)
-    for kind in (StartAck, *msgs):
-        assert isinstance(await peer.recv_of(cid), kind)
-    return cid
-
-
-def is_ctxc(msg: Any, canceller: tuple[str, str]) -> bool:
-    return (
-        isinstance(msg, Error)
-        and msg.boxed_type_str == 'ContextCancelled'
-        and msg.canceller == canceller
-    )
-
-
-async def still_serves(root: tractor.Actor, peer: RawPeer) -> None:
-    """The next thing to be heard is the answer to one more request, and nothing of any call is kept."""
-    cid = await peer.request(HERE, 'ping', n=3)
-    assert await peer.recv() == StartAck(cid=cid, functype='asyncfunc')
-    assert await peer.recv() == Return(cid=cid, pld=3)
-    await trio.testing.wait_all_tasks_blocked()
-    assert root._contexts == root._rpc_tasks == {}
-
-
 # -- one task -------------------------------------------------------------------------------------
 
 
@@ -204,7 +133,7 @@ def test_cancelled_task_tells_before_the_acknowledgement(
         assert await peer.recv() == StartAck(cid=cancel, functype='asyncfunc')
         error = await peer.recv()
         assert error.cid == cid
-        assert is_ctxc(error, peer.uid)
+        assert dialogs.is_ctxc(error, peer.uid)
         assert await peer.recv() == CancelAck(cid=cancel, pld=True)
         if func != 'swallow':
             assert STAGE.log == ['begun', ('cancelled', peer.uid)]
@@ -238,7 +167,9 @@ def test_task_can_be_cancelled_before_it_has_begun(play: Play, func: str) -> Non
         mine = [msg for msg in seen if msg.cid == start.cid]
         assert isinstance(mine[0], StartAck)
         assert (
-            isinstance(mine[-1], Stop) if func == 'wait_generator' else is_ctxc(mine[-1], peer.uid)
+            isinstance(mine[-1], Stop)
+            if func == 'wait_generator'
+            else dialogs.is_ctxc(mine[-1], peer.uid)
         )
         assert seen[-2] is mine[-1]
         await still_serves(root, peer)
@@ -296,7 +227,7 @@ def test_cancel_request_cannot_be_cancelled(play: Play) -> None:
         second = await peer.call('self', '_cancel_task', cid=first)
         assert second == CancelAck(cid=second.cid, pld=True)
         STAGE.release.set()
-        assert is_ctxc(await peer.recv_of(cid), peer.uid)
+        assert dialogs.is_ctxc(await peer.recv_of(cid), peer.uid)
         assert await peer.recv_of(first) == CancelAck(cid=first, pld=True)
         await still_serves(root, peer)
 
@@ -332,7 +263,7 @@ def test_cancel_request_may_not_speak_for_others(play: Play) -> None:
         await peer.request(
             'self', '_cancel_task', cid=cid, requesting_aid=None, parent_chan='x', ipc_msg=3
         )
-        assert is_ctxc(await peer.recv_of(cid), peer.uid)
+        assert dialogs.is_ctxc(await peer.recv_of(cid), peer.uid)
 
     play(main)
 
@@ -351,7 +282,7 @@ def test_cancelled_task_still_gets_its_messages(play: Play) -> None:
         error = await peer.recv_of(cid)
         while isinstance(error, Stop):
             error = await peer.recv_of(cid)
-        assert is_ctxc(error, peer.uid)
+        assert dialogs.is_ctxc(error, peer.uid)
         assert await peer.recv_of(cancel) == CancelAck(cid=cancel, pld=True)
         assert STAGE.log == ['the one']
         await still_serves(root, peer)
@@ -367,7 +298,7 @@ def test_cancelled_task_may_call_its_caller(play: Play) -> None:
         call = await peer.recv()
         assert (call.ns, call.func, tuple(call.uid)) == ('theirs', 'clean_up', root.aid.uid)
         await peer.send(StartAck(cid=call.cid, functype='asyncfunc'), Return(cid=call.cid, pld=1))
-        assert is_ctxc(await peer.recv_of(cid), peer.uid)
+        assert dialogs.is_ctxc(await peer.recv_of(cid), peer.uid)
         assert await peer.recv_of(cancel) == CancelAck(cid=cancel, pld=True)
         await still_serves(root, peer)
 

@@ -14,7 +14,7 @@ import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure
 from tractor._testing import run_bounded, tractor_test
-from tractor.spawn import _life, _mp, _spawn
+from tractor.spawn import _life, _mp, _spawn, _subint
 
 pytestmark = pytest.mark.spawns
 
@@ -26,7 +26,8 @@ supervised = sys.modules.get('supervised') or load_module_from_path(
 programs = load_module_from_path(Path(__file__).with_name('programs.py'))
 
 HERE = ['supervised']
-METHODS = get_args(_spawn.SpawnMethodKey)
+KEYS = get_args(_spawn.SpawnMethodKey)
+METHODS = [key for key in KEYS if key != 'subint' or sys.version_info >= _subint.REQUIRED_PYTHON]
 
 
 def parent_of(pid: int) -> int:
@@ -37,11 +38,12 @@ def parent_of(pid: int) -> int:
 
 
 def test_every_key_has_a_backend() -> None:
-    assert tuple(_spawn._methods) == METHODS
+    assert tuple(_spawn._methods) == KEYS
     assert {key: fn.__name__ for key, fn in _spawn._methods.items()} == {
         'trio': 'trio_proc',
         'mp_spawn': 'mp_proc',
         'mp_forkserver': 'mp_proc',
+        'subint': 'subint_proc',
     }
 
 
@@ -52,7 +54,7 @@ def test_choosing_one_for_the_process(key: str, monkeypatch: pytest.MonkeyPatch)
     ctx = _spawn.try_set_start_method(key)
     assert _spawn._spawn_method == key
     assert _spawn._ctx is ctx
-    if key == 'trio':
+    if key in ('trio', 'subint'):
         assert ctx is None
     else:
         assert ctx.get_start_method() == key.removeprefix('mp_')
@@ -133,8 +135,11 @@ async def test_the_parent_process_of_a_child(
 ) -> None:
     async with tractor.open_nursery() as an:
         portal = await an.start_actor('kid', enable_modules=HERE)
-        pid = (await portal.run(supervised.whoami))['pid']
-        if start_method == 'mp_forkserver':
+        pid, interp_id = (await portal.run(supervised.whoami))['place']
+        if start_method == 'subint':
+            assert pid == os.getpid()
+            assert interp_id > 0
+        elif start_method == 'mp_forkserver':
             from multiprocessing import forkserver
 
             assert parent_of(pid) == forkserver._forkserver._forkserver_pid

@@ -16,7 +16,7 @@ import tractor
 from tractor import ContextCancelled, RemoteActorError, to_actor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure, MsgTypeError
-from tractor._testing import run_bounded, tractor_test
+from tractor._testing import deaths, run_bounded, tractor_test
 
 pytestmark = pytest.mark.spawns
 
@@ -79,12 +79,12 @@ async def test_where_it_runs(handle: str, start_method: str, tpt_proto: str, reg
     async def body(run: Run) -> None:
         seen = []
         for _ in range(2):
-            name, pid, method, modules = await run(there.whoami)
+            name, place, method, modules = await run(there.whoami)
             assert name == ('given' if handle == 'portal' else 'whoami')
             assert method == start_method
             assert modules == [NAME]
-            seen.append(pid)
-        assert os.getpid() not in seen
+            seen.append(tuple(place))
+        assert (os.getpid(), 0) not in seen
         assert len(set(seen)) == (1 if handle == 'portal' else 2)
         if handle != 'portal':
             more = partial(run, name='bob', enable_modules=['tractor.msg'], loglevel='critical')
@@ -124,7 +124,7 @@ async def test_the_actor_dies(
     handle: str, start_method: str, tpt_proto: str, reg_addr: Any
 ) -> None:
     async def body(run: Run) -> None:
-        with pytest.raises(ActorFailure, match='7'):
+        with pytest.raises(ActorFailure, match=f'code {deaths.exit_code(start_method, 7)}'):
             await run(there.die)
         with pytest.raises(ContextCancelled) as caught:
             await run(there.cancel_own_actor)

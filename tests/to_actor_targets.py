@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import trio
 
 import tractor
+from tractor._testing import deaths
 
 
 async def add(one: int, two: int = 2, *, three: int = 3) -> int:
@@ -29,7 +29,7 @@ async def many(*numbers: int) -> int:
 
 async def whoami() -> list[Any]:
     actor = tractor.current_actor()
-    return [actor.name, os.getpid(), actor.spawn_method, sorted(actor.enable_modules)]
+    return [actor.name, deaths.where_am_i(), actor.spawn_method, sorted(actor.enable_modules)]
 
 
 async def fail() -> None:
@@ -41,7 +41,8 @@ async def forever() -> None:
 
 
 async def die() -> None:
-    os._exit(7)
+    deaths.exit_now(7)
+    await trio.sleep_forever()
 
 
 async def cancel_own_actor() -> None:

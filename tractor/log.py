@@ -127,11 +127,18 @@ def _find_aid() -> Any:
     return actor.aid
 
 
+def _find_uid() -> str:
+    """The head of the actor's uuid; `.i<id>` follows if it runs in a sub-interpreter, as in socket file names."""
+    head: str = _find_aid().uuid[:6]
+    interp_id = getattr(_find_actor(), 'interp_id', None)
+    return f'{head}.i{interp_id}' if interp_id else head
+
+
 _CONTEXT_FIELDS: dict[str, Callable[[], Any]] = {
     'task': pformat_task_uid,
     'actor': _find_actor,
     'actor_name': lambda: _find_aid().name,
-    'actor_uid': lambda: _find_aid().uuid[:6],
+    'actor_uid': _find_uid,
 }
 
 

@@ -21,7 +21,12 @@ from tractor._testing import tractor_test
 from tractor._testing.addr import get_rando_addr
 from tractor.msg import NamespacePath, apply_codec, mk_codec
 
-pytestmark = pytest.mark.spawns
+pytestmark = [
+    pytest.mark.spawns,
+    pytest.mark.skipon_spawn_backend(
+        'subint', reason='the actors use NumPy, which does not support sub-interpreters'
+    ),
+]
 
 # under the name by which the actors import it
 far = sys.modules.get('foreign_peers') or load_module_from_path(

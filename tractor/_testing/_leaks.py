@@ -96,10 +96,11 @@ def _own_shm_files() -> set[Path]:
 
 def _interpreters() -> set[int]:
     # not imported for the occasion: without it no sub-interpreter was ever created
-    module: Any = sys.modules.get('concurrent.interpreters')
+    module: Any = sys.modules.get('_interpreters')
     if module is None:
         return set()
-    return {interp.id for interp in module.list_all()} - {module.get_main().id}
+    # the public list holds references: one to what is just being created would end it when it goes
+    return {found for found, *_ in module.list_all()} - {module.get_main()[0]}
 
 
 def _warm_spares() -> list[Any]:

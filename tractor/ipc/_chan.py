@@ -7,7 +7,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pprint import pformat
 from typing import Any
 
 import msgspec
@@ -93,7 +92,7 @@ class Channel:
             MsgTypeError: it cannot be encoded; nothing was sent.
             TransportClosed: the connection is gone.
         """
-        if log.at_least_level('transport'):
+        if log.isEnabledFor(_log.CUSTOM_LEVELS['TRANSPORT']):
             log.transport('=> send IPC msg:\n\n%s\n', pformat(payload))
         await self._tpt().send(payload, hide_tb=hide_tb)
 
@@ -103,7 +102,7 @@ class Channel:
 
         For the runtime, where something else is waited for next anyway.
         """
-        if log.at_least_level('transport'):
+        if log.isEnabledFor(_log.CUSTOM_LEVELS['TRANSPORT']):
             log.transport('=> send IPC msg:\n\n%s\n', pformat(payload))
         await self._tpt().post(payload)
 
@@ -115,7 +114,7 @@ class Channel:
             TransportClosed: no further message will come.
         """
         msg = await self._tpt().recv()
-        if log.at_least_level('transport'):
+        if log.isEnabledFor(_log.CUSTOM_LEVELS['TRANSPORT']):
             log.transport('<= recv IPC msg:\n\n%s\n', pformat(msg))
         return msg
 
@@ -313,3 +312,10 @@ async def _connect_chan(addr: Any, close_timeout: float | None = None) -> AsyncI
             await chan.aclose()
         if cs.cancelled_caught:
             log.warning('closing %s took more than %s s', chan, close_timeout)
+
+
+def pformat(msg: Any) -> str:
+    # only who looks at every message loads it
+    from pprint import pformat as render
+
+    return render(msg)

@@ -110,6 +110,9 @@ class Server:
         self._groups: list[trio.CancelScope] = []
         # oldest first
         self._half_open: dict[trio.CancelScope, None] = {}
+        # why nothing could be accepted the last time, and who wants to know
+        self._exhausted: OSError | None = None
+        self._exhausted_lot = trio.lowlevel.ParkingLot()
 
     # -- listening ------------------------------------------------------------------------------------------------
 
@@ -182,8 +185,11 @@ class Server:
                 if err.errno not in _OUT_OF_RESOURCES:
                     raise
                 log.error('no further connections are accepted for now: %s', err)
+                self._exhausted = err
+                self._exhausted_lot.unpark_all()
                 await trio.sleep(_ACCEPT_RETRY)
                 continue
+            self._exhausted = None
             try:
                 handlers.start_soon(self._handle, stream, endpoint.refusals)
             except BaseException:
@@ -206,6 +212,23 @@ class Server:
     @trio.lowlevel.enable_ki_protection
     async def _handle(self, stream: trio.SocketStream, refusals: Refusals) -> None:
         await handle_stream_from_peer(stream, server=self, refusals=refusals)
+
+    async def wait_exhausted(self, patience: float) -> OSError:
+        """
+        Wait until no connection can be accepted any more, because the system lacks something for it.
+
+        Args:
+            patience: seconds in which that may pass.
+
+        Returns:
+            What is lacking.
+        """
+        while True:
+            if self._exhausted is None:
+                await self._exhausted_lot.park()
+            await trio.sleep(patience)
+            if (lacking := self._exhausted) is not None:
+                return lacking
 
     def cancel(self) -> bool:
         """Stop accepting, and cancel what runs in the same nursery; `True` if there was anything to stop."""

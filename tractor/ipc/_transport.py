@@ -22,8 +22,6 @@ A frame that the kernel had taken when its stream was lost has been sent: that `
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -33,7 +31,7 @@ import trio
 
 from tractor import log as _log
 from tractor._exceptions import MsgTypeError, TransportClosed
-from tractor.ipc import _faults
+from tractor.ipc import _faults, _fdio
 from tractor.ipc._framing import MAX_FRAME_SIZE, FrameReader, FrameTooLarge, FrameWriter
 from tractor.msg import _codec
 from tractor.msg._errors import _mk_recv_mte, _mk_send_mte
@@ -47,9 +45,6 @@ _READ_SIZE: int = 64 * 1024
 
 # undecodable frames which a peer may send before the connection is given up
 _MAX_GARBAGE: int = 4
-
-# a write that needs no waiting is one plain system call; elsewhere than on POSIX sockets are no file descriptors
-_HAS_FD_WRITE: bool = sys.platform != 'win32'
 
 
 @runtime_checkable
@@ -330,9 +325,9 @@ class MsgpackTransport:
         Raises:
             OSError: it takes nothing now, for whatever reason.
         """
-        if not _HAS_FD_WRITE or not isinstance(self.stream, trio.SocketStream):
+        if not isinstance(self.stream, trio.SocketStream):
             raise BlockingIOError
-        return os.write(self.stream.socket.fileno(), data)
+        return _fdio.send_nowait(self.stream, data)
 
     async def _send_some(self, data: memoryview) -> int:
         """
@@ -343,10 +338,7 @@ class MsgpackTransport:
         """
         stream = self.stream
         if isinstance(stream, trio.SocketStream):
-            try:
-                return await stream.socket.send(data)
-            except OSError as err:
-                raise _faults.as_stream_error(err) from err
+            return await _fdio.send_some(stream, data)
         # other streams cannot tell how far a cancelled write got: after one the stream is of no use any more
         try:
             await stream.send_all(data)
@@ -415,7 +407,10 @@ class MsgpackTransport:
             hole = reader.hole() if isinstance(stream, trio.SocketStream) else None
             if hole is not None:
                 return await self._fill(hole)
-            data = await stream.receive_some(_READ_SIZE)
+            if isinstance(stream, trio.SocketStream):
+                data = await _fdio.receive_some(stream, _READ_SIZE)
+            else:
+                data = await stream.receive_some(_READ_SIZE)
             if data:
                 return reader.feed(data)
             self._lose(_faults.eof(self))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 import struct
@@ -182,6 +181,8 @@ class UDSAddress(msgspec.Struct, frozen=True):
         over_budget = len(os.fsencode(Path(bindspace, name + suffix))) >= _SUN_PATH_LIMIT
         if not unsafe and not over_budget:
             return Path(name + suffix)
+
+        import hashlib
 
         digest = hashlib.blake2s(os.fsencode(name), digest_size=16).hexdigest()
         filename = f'actor.{digest}{suffix}'

@@ -118,6 +118,12 @@ class Actor(Cancellable):
         return self._aid.pid
 
     @property
+    def interp_id(self) -> int | None:
+        """The interpreter of that process it runs in, 0 for the main one; `None` if it does not run right here."""
+        running = _state.current_actor(err_on_no_runtime=False)
+        return _state.current_interp_id() if running is self else None
+
+    @property
     def uid(self) -> Uid:
         """Deprecated: use `.aid.uid`."""
         warnings.warn(

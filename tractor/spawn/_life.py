@@ -194,7 +194,7 @@ async def supervise_child(
 
 
 async def _connect_back(nursery: ActorNursery, child: Child) -> Channel:
-    """The child's connection; `ActorFailure` if its process ends before there is one."""
+    """The child's connection; `ActorFailure` if its process ends before there is one, `OSError` if none can be made."""
     chans: list[Channel] = []
     uid = child.subactor.aid.uid
 
@@ -202,9 +202,15 @@ async def _connect_back(nursery: ActorNursery, child: Child) -> Channel:
         await child.proc.wait()
         scope.cancel()
 
+    async def refuse(scope: trio.CancelScope) -> None:
+        lacking.append(await server.wait_exhausted(ALIVE_WITHIN))
+        scope.cancel()
+
     server = nursery._actor.ipc_server
+    lacking: list[OSError] = []
     async with collapse_eg(), trio.open_nursery() as tn:
         tn.start_soon(watch, tn.cancel_scope)
+        tn.start_soon(refuse, tn.cancel_scope)
         await server.expect_peer(uid).wait()
         # none: it has connected and is lost again, so its end is near
         chans.extend(server._peers.get(uid, ()))
@@ -213,7 +219,7 @@ async def _connect_back(nursery: ActorNursery, child: Child) -> Channel:
             await trio.sleep_forever()
         tn.cancel_scope.cancel()
     if not chans:
-        raise _died_early(child)
+        raise lacking[0] if lacking else _died_early(child)
     return chans[-1]
 
 
@@ -307,6 +313,11 @@ async def end_child(child: Child, *, ask: bool = True) -> None:
     if child.ending:
         if not ask:
             _terminate(child.proc)
+            # what need not obey that may still be within the time that the first call has granted
+            with trio.move_on_after(getattr(child.proc, 'terminate_after', TERMINATE_AFTER)):
+                await child.gone.wait()
+            if not child.gone.is_set():
+                child.proc.kill()
         await child.gone.wait()
         return
     child.ending = True

@@ -13,7 +13,6 @@ here because importing that package takes 15 ms, in each child.
 from __future__ import annotations
 
 import os
-import runpy
 import sys
 from types import ModuleType
 from typing import Any, TypedDict
@@ -118,6 +117,8 @@ def _fixup_main_from_name(mod_name: str) -> None:
     main = sys.modules['__main__']
     if getattr(getattr(main, '__spec__', None), 'name', None) == mod_name:
         return
+    import runpy
+
     _replace_main(runpy.run_module(mod_name, run_name='__mp_main__', alter_sys=True))
 
 
@@ -135,6 +136,8 @@ def _fixup_main_from_path(main_path: str) -> None:
     folder = os.path.dirname(main_path)
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    import runpy
+
     _replace_main(runpy.run_path(main_path, run_name='__mp_main__'))
 
 

@@ -42,6 +42,9 @@ REQUIRED_PYTHON: tuple[int, int] = (3, 14)
 # interpreters which could not be ended, in one process; a further spawn is refused
 MAX_ABANDONED: int = 4
 
+# file descriptors of this process which a child needs until it is up: pipes, its event loop, sockets on both ends
+NEEDED_FDS: int = 16
+
 # seconds within which the warden tells where an interpreter is stuck
 DESCRIBE_WITHIN: float = 0.5
 
@@ -157,6 +160,29 @@ def check_python() -> None:
         )
 
 
+def check_descriptors() -> None:
+    """
+    Raises:
+        OSError: this process has not enough file descriptors left for one more child.
+
+    Found out now, it is one error of the parent; later it would be any error of the child, or a connection that
+    cannot be accepted.
+    """
+    fds: list[int] = []
+    try:
+        while len(fds) < NEEDED_FDS:
+            fds += os.pipe()
+    except OSError as err:
+        raise OSError(
+            err.errno,
+            f'{err.strerror}: a sub-interpreter needs about {NEEDED_FDS} file descriptors of this process. '
+            "Raise its limit (`ulimit -n`), or use start_method='trio' for this actor",
+        ) from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 async def start(spec: ChildSpec) -> SubintHandle:
     """
     Start the interpreter of a child.
@@ -167,6 +193,7 @@ async def start(spec: ChildSpec) -> SubintHandle:
         OSError: it cannot be started.
     """
     check_python()
+    check_descriptors()
     stuck = [handle for handle in live_children() if handle.abandoned]
     if len(stuck) >= MAX_ABANDONED:
         raise ActorFailure(

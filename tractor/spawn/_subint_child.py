@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from tractor import log as _log
-from tractor.spawn import _entry, _subint_shims, _subint_spares
+from tractor.spawn import _entry, _subint, _subint_shims, _subint_spares
 from tractor.spawn._subint_warden import KILL, Killed, Warden, free_locks
 
 log = _log.get_logger()
@@ -109,6 +109,9 @@ def _run_actor(warden: Warden, actor: dict[str, Any]) -> tuple[str, str]:
 def _end_threads(warden: Warden) -> None:
     """Wait for the threads which the actor leaves behind, as a process does at its end."""
     _subint_spares.end()
+    # of an event loop that has failed: nobody supervises them any more, and they are threads to wait for
+    for child in _subint.live_children():
+        child.kill()
     _subint_shims.end_idle_workers()
     # this thread was not started from here: it is a dummy to the module, and "main" is that of the whole process
     rest = [

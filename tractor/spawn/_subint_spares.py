@@ -10,7 +10,8 @@ background; the next spawn then only has to tell it who it is.
 | the child is up, and no other spawn is under way | the spares are filled up |
 | the runtime ends | they are dismissed, and waited for |
 
-A spare never ran code of a user's, and an interpreter that did is never used again.
+A spare never ran code of a user's, and an interpreter that did is never used again. An actor that is an interpreter
+itself keeps none: its end would have to wait for one that is just loading.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Spares:
             fill: there may be more; prepare for them.
         """
         self._starting -= 1
-        if not fill or self._starting:
+        if not fill or self._starting or _state.current_interp_id() != 0:
             return
         from tractor.spawn._subint_driver import Driver
 

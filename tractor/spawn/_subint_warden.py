@@ -36,6 +36,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from types import CodeType, ModuleType
 from typing import Any
@@ -80,6 +81,8 @@ class Warden:
         # when the actor is over, its thread cleans up
         self.spares_main = False
         self.killed = False
+        # it was not up yet when it was told to
+        self._is_to_terminate = False
         self.killed_children: list[Any] = []
         self._thread = threading.Thread(target=self._watch, name='tractor warden')
 
@@ -105,13 +108,13 @@ class Warden:
         poll.register(self._orders, select.POLLIN)
         try:
             while True:
-                if not poll.poll(1000 * AGAIN_AFTER if self.killed else None):
-                    self._rouse_tasks()
-                    _shut_sockets()
+                waits = self.killed or self._is_to_terminate
+                if not poll.poll(1000 * AGAIN_AFTER if waits else None):
+                    self._again()
                     continue
                 order = os.read(self._orders, 1)
                 if order == TERMINATE:
-                    _cancel_actor()
+                    self._is_to_terminate = not _cancel_actor()
                 elif order == KILL:
                     self._kill()
                 elif order == DESCRIBE:
@@ -120,6 +123,13 @@ class Warden:
                     return
         finally:
             self._disarm()
+
+    def _again(self) -> None:
+        if self._is_to_terminate:
+            self._is_to_terminate = not _cancel_actor()
+        if self.killed:
+            self._rouse_tasks()
+            _shut_sockets()
 
     # -- killing ------------------------------------------------------------------------------------------------
 
@@ -191,10 +201,19 @@ def _in_event_loop(fn: Any) -> bool:
     return True
 
 
-def _cancel_actor() -> None:
+def _cancel_actor() -> bool:
+    """Whether it is up, and was told to cancel itself."""
     actor = _state._current_actor
-    if actor is not None:
-        _in_event_loop(actor.cancel_soon)
+    # its parent's connection is the last that is set up
+    if actor is None or actor._parent_chan_cs is None:
+        return False
+    return _in_event_loop(partial(_cancel_soon, actor))
+
+
+def _cancel_soon(actor: Any) -> None:
+    # its nursery is closed: it ends already
+    with suppress(RuntimeError):
+        actor.cancel_soon()
 
 
 def _raise_killed() -> None:
