@@ -40,7 +40,7 @@ QUICK_PART = 20
 
 
 async def measure_hops(count: int) -> float:
-    """Two trio tasks that hand a value to and fro: a hop is half of that."""
+    """Two trio tasks that hand a value there and back: a hop is half of that."""
     to_peer, at_peer = trio.open_memory_channel[int](0)
     to_us, at_us = trio.open_memory_channel[int](0)
 

@@ -1,4 +1,4 @@
-"""Measure the runtime against what this machine can do: `run.py [--quick] [--group NAME] [--json PATH] [--plot PATH] [ROW ...]`.
+"""Measure the runtime against what this machine can do: `run.py [--quick] [--group NAME] [--json PATH] [ROW ...]`.
 
 All sides of a row are measured in turn, each in a process of its own, several times; the ratio of a row is the
 median of the ratios of these turns, so a machine that is busy for a while does not change it much. See README.rst.

@@ -26,6 +26,7 @@ import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure
 from tractor._testing import deaths, run_bounded
+from tractor.runtime import _loss
 
 pytestmark = pytest.mark.spawns
 
@@ -81,6 +82,10 @@ class Peer:
             signal.pidfd_send_signal(self._pidfd, signum)
         else:
             await self.order(fault)
+
+    def exits_as_failed(self, fault: str) -> bool:
+        """Whether its exit code after the fault is 1."""
+        return fault == 'exit_as_failed' or (not self._is_process and fault in ('exit', 'segv'))
 
     @property
     def gone(self) -> bool:
@@ -195,7 +200,11 @@ class Survivor:
         peer = await reached(self.control, self.phase, reporter, victim)
         for _ in range(turns):
             await trio.lowlevel.checkpoint()
-        self.scope.deadline = trio.current_time() + WITHIN
+        # the code of an interpreter that failed is that of an actor which told why: no haste to end its contexts
+        grace = (
+            _loss.LOSS_GRACE if self.phase == 'context' and peer.exits_as_failed(self.fault) else 0
+        )
+        self.scope.deadline = trio.current_time() + WITHIN + grace
         await peer.suffer(self.fault)
         if self.fault in LASTING:
             await self.an.cancel()

@@ -173,7 +173,7 @@ SOFT, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 def counts():
     fds = [fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')]
-    return len(fds), threading.active_count(), len(interpreters.list_all())
+    return len(fds), threading.active_count(), len(_interpreters.list_all())
 
 async def one(an):
     portal = await an.start_actor('kid')

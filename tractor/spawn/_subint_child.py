@@ -14,7 +14,9 @@ The stages "boot" and "give back" are those of `_subint_loader.py`; reports are 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import socket
 import sys
 import threading
 import time
@@ -80,6 +82,8 @@ def run(order: str) -> None:
     if warden.killed:
         free_locks()
     _end_threads(warden)
+    if ended != 'returned':
+        _close_sockets()
     if warden.killed:
         # the actor itself may have returned, and have left threads which had to be
         ended, error = 'killed', ''
@@ -129,6 +133,15 @@ def _end_threads(warden: Warden) -> None:
         thread.join()
     # they may have used workers in their turn
     _subint_shims.end_idle_workers()
+
+
+def _close_sockets() -> None:
+    # what a process leaves open is closed by the system; here tasks that were left where they were hold it open
+    for sock in [found for found in gc.get_objects() if isinstance(found, socket.socket)]:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            sock.close()
 
 
 def _run_exit_functions() -> None:
