@@ -166,7 +166,7 @@ def test_no_room_for_a_temporary_file(
 FEW_DESCRIPTORS = """
 import errno, os, resource, threading
 import trio, tractor
-from concurrent import interpreters
+import _interpreters
 from tractor._testing.addr import get_rando_addr
 
 SOFT, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 from tractor import log as _log
+from tractor.runtime import _state
 from tractor.spawn import _entry, _subint, _subint_shims, _subint_spares
 from tractor.spawn._subint_warden import KILL, Killed, Warden, free_locks
 
@@ -44,7 +45,9 @@ _SERVERS: tuple[tuple[str, str], ...] = (
 # the one of this interpreter, once it is an actor
 _wardens: list[Warden] = []
 
-_subint_shims.apply()
+if _state.current_interp_id() != 0:
+    # what they replace belongs to the whole process otherwise
+    _subint_shims.apply()
 
 
 def kill_me() -> None:
