@@ -63,6 +63,9 @@ class SubintHandle:
     # seconds; asking its event loop is all that `terminate()` does: no reason to wait for long
     terminate_after: float = 0.2
 
+    # of whoever waits for its end after `kill()`, a process's being 1
+    patience: float = 3.0
+
     def __init__(self, uid: tuple[str, str], driver: Driver) -> None:
         self.uid = uid
         self.pid: int = os.getpid()
