@@ -215,6 +215,8 @@ def test_ended_while_it_loads_a_module(
 def test_what_it_has_started_ends_with_it(in_subint: dict[str, Any], method: str) -> None:
     """Children which are stuck as well, whatever they live in; the leak check of each test looks for them."""
     children = []
+    # servers of `multiprocessing` which earlier tests have started
+    before = parent.processes_below()
 
     async def main() -> None:
         with parent.telling() as told:
@@ -227,14 +229,14 @@ def test_what_it_has_started_ends_with_it(in_subint: dict[str, Any], method: str
                     # a process of its own has other file descriptors
                     await told.wait(2)
                 else:
-                    await parent.until(lambda: len(parent.processes_below()) >= 2)
+                    await parent.until(lambda: len(parent.processes_below()) >= len(before) + 2)
                 children[0].proc.kill()
                 with trio.fail_after(2 * parent.GONE_WITHIN):
                     assert await children[0].proc.wait() == -9
                 await call.ended.wait()
 
     run_bounded(main, timeout=parent.PATIENCE)
-    assert parent.processes_below() == []
+    assert set(parent.processes_below()) <= set(before)
 
 
 def test_killed_at_once_among_many(in_subint: dict[str, Any]) -> None:
