@@ -111,6 +111,7 @@ def in_event_loop(fn: Callable[[], object]) -> None:
 
 def stop() -> None:
     """Do nothing any more, and answer to nothing."""
+    say('stopped')
     while True:
         pass
 

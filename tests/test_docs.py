@@ -168,6 +168,8 @@ def test_every_record_is_listed():
 @pytest.mark.skipif(sys.platform != 'linux', reason='shows what Linux does')
 @pytest.mark.parametrize('script', sorted(path.name for path in RECORDS.glob('*.py')))
 def test_a_script_shows_what_its_record_says(script):
+    if script.startswith('subint_') and sys.version_info < (3, 14):
+        pytest.skip('sub-interpreters need CPython 3.14')
     done = subprocess.run(
         [sys.executable, str(RECORDS / script)],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},

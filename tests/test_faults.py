@@ -63,9 +63,9 @@ class Peer:
     def __init__(self, place: deaths.Place, stream: trio.SocketStream) -> None:
         pid, interp_id = self.place = place
         self._stream = stream
-        self._is_process = interp_id == 0
+        self.is_process = interp_id == 0
         # of an interpreter in another process only the end of that process can be seen
-        self._has_pidfd = self._is_process or pid != os.getpid()
+        self._has_pidfd = self.is_process or pid != os.getpid()
         self._pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:
@@ -78,14 +78,14 @@ class Peer:
         """Let the fault happen to it, now."""
         if fault == 'nothing':
             return
-        if self._is_process and (signum := SIGNALS.get(fault)) is not None:
+        if self.is_process and (signum := SIGNALS.get(fault)) is not None:
             signal.pidfd_send_signal(self._pidfd, signum)
         else:
             await self.order(fault)
 
     def exits_as_failed(self, fault: str) -> bool:
         """Whether its exit code after the fault is 1."""
-        return fault == 'exit_as_failed' or (not self._is_process and fault in ('exit', 'segv'))
+        return fault == 'exit_as_failed' or (not self.is_process and fault in ('exit', 'segv'))
 
     @property
     def gone(self) -> bool:
@@ -206,6 +206,9 @@ class Survivor:
         )
         self.scope.deadline = trio.current_time() + WITHIN + grace
         await peer.suffer(self.fault)
+        if self.fault == 'stop' and not peer.is_process:
+            # a process is stopped by then; this one is about to
+            await self.control.heard(victim, 'stopped')
         if self.fault in LASTING:
             await self.an.cancel()
         else:
