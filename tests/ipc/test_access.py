@@ -278,7 +278,8 @@ def test_the_directory_of_another_user_is_refused(folder: Path) -> None:
 # --- TCP: where an actor listens
 
 
-def test_every_default_is_the_loopback() -> None:
+def test_every_default_is_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_state, '_def_tpt_proto', 'tcp')
     defaults = [
         TCPAddress.get_root(),
         TCPAddress.get_random(),
