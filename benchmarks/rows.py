@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from measure import COUNT, TURNS, Command, Row
+from measure import COUNT, TURNS, Command, Row, many
 
 TRANSPORTS = ('uds', 'tcp')
 KIB, MIB = 1 << 10, 1 << 20
@@ -106,9 +106,9 @@ def crowd_rows() -> Iterator[Row]:
             yield Row(
                 f'{verb} 16 {method}',
                 'start',
-                ('crowds.py', 'crowd', method, 'uds', '16'),
-                ('floor.py', floor, '16'),
-                others('crowd', {MP: kind}, '16'),
+                ('crowds.py', 'crowd', method, 'uds', many(16)),
+                ('floor.py', floor, many(16)),
+                others('crowd', {MP: kind}, many(16)),
                 unit='ms',
                 block=f'16 {method}',
                 figure=figure,
@@ -223,13 +223,13 @@ def fan_ins() -> Iterator[Row]:
     """Many actors send to one."""
     for method in PLAIN:
         for number in (1, 4, 16, 64):
-            count = str(max(100, 20_000 // number))
-            ours = ('crowds.py', 'fan_in', method, 'uds', str(number), count)
+            count = many(max(100, 20_000 // number))
+            ours = ('crowds.py', 'fan_in', method, 'uds', many(number), count)
             yield Row(
                 f'fan-in {number} {method}',
                 'fan-in',
                 ours,
-                ('floor.py', 'fan_in', str(number), count),
+                ('floor.py', 'fan_in', many(number), count),
                 block=f'fan-in {number} {method}',
                 heavy=number > 4,
             )
@@ -238,7 +238,7 @@ def fan_ins() -> Iterator[Row]:
                     f'fan-in 64 to 1 {method}',
                     'fan-in',
                     ours,
-                    ('crowds.py', 'fan_in', method, 'uds', '1', '20000'),
+                    ('crowds.py', 'fan_in', method, 'uds', '1', many(20_000)),
                     # 0.7 of the rate
                     target=1.43,
                     block=f'fan-in {number} {method}',
@@ -253,7 +253,7 @@ def contexts() -> Iterator[Row]:
             yield Row(
                 f'contexts {number} {tpt}',
                 'contexts',
-                ('cases.py', 'many', 'trio', tpt, str(number), COUNT),
+                ('cases.py', 'many', 'trio', tpt, many(number), COUNT),
                 ('cases.py', 'pingpong', 'trio', tpt, COUNT),
                 target=1.5 if number > 1 else None,
                 block=f'contexts {tpt}',
@@ -327,8 +327,8 @@ def idle() -> Iterator[Row]:
         yield Row(
             f'memory {method}',
             'idle',
-            ('crowds.py', 'memory', method, 'uds', '8'),
-            ('floor.py', 'memory', '8'),
+            ('crowds.py', 'memory', method, 'uds', many(8)),
+            ('floor.py', 'memory', many(8)),
             unit='MiB',
             target=1.25 if method == 'trio' else None,
         )
@@ -364,15 +364,15 @@ def actors() -> Iterator[Row]:
         # 1.85 times the work of one
         ('two busy actors', actor('subint', 0, 'burn', '1'), ('burn', '2'), 1, 1.08),
         ('spawn, cold', ('floor.py', 'subint', COUNT), ('spawn', '0', COUNT), 8, 1.35),
-        ('16 at once, cold', actor('trio', 0, 'at_once'), ('at_once',), 1, 0.7),
-        ('memory, idle', actor('trio', 0, 'memory'), ('memory',), 1, 0.75),
+        ('16 at once, cold', actor('trio', 0, 'at_once', many(16)), ('at_once', many(16)), 1, 0.7),
+        ('memory, idle', actor('trio', 1, 'memory', many(8)), ('memory', many(8)), 1, 0.75),
         ('call', actor('trio', 0, 'rpc', COUNT), ('rpc', COUNT), 2000, 1.0),
         ('stream', actor('trio', 0, 'stream', COUNT), ('stream', COUNT), 2000, 1.0),
     ):
         unit = 'us' if count == 2000 else 'MiB' if 'memory' in name else 'ms'
-        yield Row(
-            name, 'actors', actor('subint', 0, *case), base, unit=unit, count=count, target=target
-        )
+        # memory is that of the later actors in a program: with spares, as by default
+        ours = actor('subint', int('memory' in name), *case)
+        yield Row(name, 'actors', ours, base, unit=unit, count=count, target=target)
     yield Row(
         'spawn, warm',
         'actors',
@@ -403,8 +403,9 @@ def actors() -> Iterator[Row]:
         yield Row(
             f'kill: {kind}',
             'actors',
-            actor('subint', 0, 'kill', kind),
+            actor('subint', 0, 'kill', kind, COUNT),
             unit='ms',
+            count=3,
             target=150,
             turns=min(TURNS, 3),
         )

@@ -24,8 +24,6 @@ from run import main
 import tractor
 
 NOW = time.perf_counter
-AT_ONCE = 16
-IDLE = 8
 BURN = 3_000_000
 # seconds in which a spare interpreter gets ready
 PAUSE = 0.5
@@ -55,11 +53,11 @@ async def spawn(an: Nursery, pause: float, count: int) -> float:
     return statistics.median(took[2:])
 
 
-async def at_once(an: Nursery) -> float:
+async def at_once(an: Nursery, actors: int) -> float:
     """Until the last of many actors has answered its first call."""
     start = NOW()
     async with trio.open_nursery() as tn:
-        for number in range(AT_ONCE):
+        for number in range(actors):
             tn.start_soon(first_answer, an, f'actor_{number}')
     took = NOW() - start
     await an.cancel()
@@ -102,22 +100,25 @@ async def stream(an: Nursery, count: int) -> float:
         return (NOW() - start) / count
 
 
-async def memory(an: Nursery) -> float:
-    """Proportional MiB for each idle actor."""
+async def memory(an: Nursery, actors: int) -> float:
+    """Proportional MiB for each idle actor, once a program has started the first ones."""
     _, first = await first_answer(an)
+    await first_answer(an, 'second')
+    # a spare is there before and after
+    await trio.sleep(PAUSE)
     before = pss()
-    for number in range(IDLE):
+    for number in range(actors):
         await first_answer(an, f'actor_{number}')
     await trio.sleep(PAUSE)
     grown = pss() - before
     await first.cancel_actor()
-    return grown / IDLE / 1024
+    return grown / actors / 1024
 
 
-async def kill(an: Nursery, kind: str) -> float:
+async def kill(an: Nursery, kind: str, count: int) -> float:
     """Seconds from `kill()` to the end of an actor that is stuck."""
     took = []
-    for _ in range(3):
+    for _ in range(count):
         _, portal = await first_answer(an)
         (child,) = an._children.values()
         async with trio.open_nursery() as tn:

@@ -20,6 +20,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     # the packages that import nothing by themselves are at the bottom, too
     0: (
         '_exceptions',
+        '_log_console',
         '_logspec',
         'log',
         '_code_load',

@@ -11,7 +11,6 @@ lazy `%s` arguments.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import trio
 
+from ._log_console import DATE_FORMAT, LOG_FORMAT, ConsoleFormatter
 from ._logspec import LogSpec, level_value, parse_logspec
 
 __all__ = [
@@ -45,17 +45,6 @@ _PKG_NAME = 'tractor'
 
 # What `get_loglevel()` reports while no root actor has chosen a level.
 _default_loglevel: str = 'ERROR'
-
-# The colour fields are colorlog's; `_ActorFormatter` blanks them when colours are off.
-LOG_FORMAT = (
-    '{log_color}{asctime}{reset}'
-    ' {bold_white}({thin_white}{actor_name}[{actor_uid}], {process}, {task}{bold_white}){reset}'
-    ' {bold_log_color}[{levelname}]{reset}'
-    ' {log_color}{name}{reset}'
-    ' {thin_white}{filename}:{lineno}{reset}'
-    ' {log_color}{message}'
-)
-DATE_FORMAT = '%b %d %H:%M:%S'
 
 # Filled by `add_log_level()` only.
 CUSTOM_LEVELS: dict[str, int] = {}
@@ -384,36 +373,10 @@ def get_logger(
 # ------ console output ------
 
 
-def _wants_colours(stream: TextIO) -> bool:
-    """Tell whether to colour `stream`: a capable terminal, and the user did not opt out."""
-    env = os.environ
-    if env.get('PYTHON_COLORS') == '0' or env.get('NO_COLOR') or env.get('TERM') == 'dumb':
-        return False
-
-    return stream.isatty()
-
-
 def _mk_formatter(stream: TextIO) -> logging.Formatter:
-    # Many actors never print a log line, and colorlog takes time to load.
-    from colorlog import ColoredFormatter
-
-    class _ActorFormatter(ColoredFormatter):
-        # Decided once per handler; colorlog would ask the terminal again for every record, and let
-        # FORCE_COLOR win over an opt-out.
-        colours = _wants_colours(stream)
-
-        def _colorize(self) -> bool:
-            return self.colours
-
-    return _ActorFormatter(
-        fmt=LOG_FORMAT,
-        datefmt=DATE_FORMAT,
-        style='{',
-        log_colors=STD_PALETTE,
-        secondary_log_colors=BOLD_PALETTE,
-        # for records which come from a bare `logging.Logger` below ours
-        defaults={key: f'no {key} context' for key in _CONTEXT_FIELDS},
-    )
+    # for records which come from a bare `logging.Logger` below ours
+    defaults = {key: f'no {key} context' for key in _CONTEXT_FIELDS}
+    return ConsoleFormatter(stream, STD_PALETTE, BOLD_PALETTE, defaults)
 
 
 def _add_console_handler(logger: logging.Logger) -> None:

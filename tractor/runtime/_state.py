@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 # transport of a tree for which none was chosen; read at call time, the test plugin replaces it
 _def_tpt_proto: str = 'tcp'
 
+# whose runtime directory `get_rt_dir()` gives by default
+_OURS: str = 'tractor'
+
+# Where that was found to be, and the environment's wish at that time, among the runtime variables: children find it
+# without a search, for which much would have to be imported.
+_RT_DIR_VAR: str = '_rt_dir'
+
 # `$TMPDIR` on macOS is so long that the path of a socket in it would exceed the limit of 104 bytes
 _DARWIN_TMPDIR: Path = Path('/tmp')
 
@@ -259,7 +266,7 @@ def current_interp_id() -> int:
 
 def get_rt_dir(
     subdir: str | os.PathLike[str] | None = None,
-    appname: str = 'tractor',
+    appname: str = _OURS,
 ) -> Path:
     """
     The directory of an application for socket files and the like, created where absent.
@@ -292,6 +299,18 @@ def get_rt_dir(
 
 
 def _user_runtime_dir(appname: str) -> Path:
+    if appname != _OURS:
+        return _search_runtime_dir(appname)
+    asked_for = os.environ.get('XDG_RUNTIME_DIR', '')
+    match _runtime_vars.get(_RT_DIR_VAR):
+        case [told, path] if told == asked_for:
+            return Path(path)
+    found = _search_runtime_dir(appname)
+    _runtime_vars[_RT_DIR_VAR] = [asked_for, str(found)]
+    return found
+
+
+def _search_runtime_dir(appname: str) -> Path:
     import platformdirs
 
     if 'XDG_RUNTIME_DIR' in os.environ:

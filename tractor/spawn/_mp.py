@@ -25,7 +25,7 @@ _KINDS: dict[str, str] = {'mp_spawn': 'spawn', 'mp_forkserver': 'forkserver'}
 # what every child comes to need, and nobody has to have
 _PRELOAD: list[str] = [
     *('trio', 'msgspec', 'tractor', 'tractor.spawn._entry'),
-    *('colorlog', 'encodings.idna', 'pkgutil', 'platformdirs.unix', 'setproctitle'),
+    *('colorlog', 'encodings.idna', 'pkgutil', 'setproctitle'),
 ]
 
 

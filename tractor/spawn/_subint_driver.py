@@ -28,31 +28,51 @@ from pathlib import Path
 from typing import Any
 
 from tractor.runtime import _state
+from tractor.spawn import _subint_pack
 
 # extensions which refuse sub-interpreters and are loaded as private copies
 PRIVATE_EXTENSIONS: tuple[str, ...] = ('msgspec._core',)
 
 # what an actor comes to need soon; a spare loads those which its parent has come to need, too
-PRELOAD: tuple[str, ...] = (
-    *('colorlog', 'encodings.idna', 'pkgutil', 'platformdirs.unix', 'runpy', 'tractor._aio._guest'),
-)
+PRELOAD: tuple[str, ...] = ('encodings.idna', 'pkgutil', 'runpy', 'tractor._aio._guest')
 
+_LATE: str = 'tractor.spawn._subint_late'
 _LOADER: str = 'tractor.spawn._subint_loader'
+_PACK: str = 'tractor.spawn._subint_pack'
 _MEMORY: str = 'tractor.spawn._subint_memory'
 
 _BOOT: str = f"""
 def boot():
+    import gc
     import sys
     from importlib.util import module_from_spec, spec_from_file_location
-    spec = spec_from_file_location({_LOADER!r}, LOADER_PATH)
-    loader = sys.modules[{_LOADER!r}] = module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    loader.install(COPIES, LIBRARIES)
+    # next to nothing of what is made now is ever dropped
+    thresholds = gc.get_threshold()
+    gc.set_threshold(10_000, *thresholds[1:])
+    def load(name, path):
+        spec = spec_from_file_location(name, path)
+        module = sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    packed = load({_PACK!r}, PACK_PATH).install(PACK)
+    late = load({_LATE!r}, LATE_PATH)
+    load({_LOADER!r}, LOADER_PATH).install(COPIES, LIBRARIES, packed, late)
     sys.path[:] = MODULE_PATH
     import tractor.spawn._subint_child
+    late.settle()
     for name in PRELOAD:
         __import__(name)
+    # all there is counts as old
+    gc.freeze()
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 boot()
+del boot, PACK, PACK_PATH, LATE_PATH, LOADER_PATH, COPIES, LIBRARIES, MODULE_PATH, PRELOAD
+"""
+_LEAN: str = """
+from tractor.spawn import _subint_lean
+_subint_lean.write(LEAN_TO)
+del _subint_lean, LEAN_TO
 """
 _RUN: str = """
 from tractor.spawn._subint_child import run
@@ -184,6 +204,8 @@ class Driver:
         try:
             with _low_priority(self._in_background):
                 interp = self._boot()
+                if self._in_background:
+                    self._make_lean(interp)
                 order = self._orders.get()
             if order is not None and not self.killed:
                 interp.prepare_main(ORDER=repr(order))
@@ -218,6 +240,9 @@ class Driver:
         self.interp_id = interp.id
         try:
             interp.prepare_main(
+                PACK_PATH=_beside('_subint_pack.py'),
+                PACK=_subint_pack.pack(),
+                LATE_PATH=_beside('_subint_late.py'),
                 LOADER_PATH=_beside('_subint_loader.py'),
                 COPIES=tuple((copy.name, copy.path(), copy.mark) for copy in self._copies),
                 LIBRARIES=_libraries(),
@@ -231,6 +256,16 @@ class Driver:
         for copy in self._copies:
             copy.close()
         return interp
+
+    def _make_lean(self, interp: Any) -> None:
+        # once in a program, and only while nobody waits for this interpreter
+        if self.error or not self._orders.empty() or not _subint_pack.order_lean():
+            return
+        with tempfile.TemporaryFile() as file:
+            interp.prepare_main(LEAN_TO=file.fileno())
+            interp.exec(_LEAN)
+            file.seek(0)
+            _subint_pack.take_lean(file.read())
 
     def _finish(self, interp: Any) -> None:
         import _ctypes

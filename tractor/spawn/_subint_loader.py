@@ -10,9 +10,6 @@ loaded by its path, since importing it through the package would import what it 
 | refuses, and its name is in the list of `install()` | a private copy of its file: own static data for each interpreter |
 | refuses otherwise | nothing: `ImportError` naming it, and the backends that can |
 
-Nine tenths of the time and most of the memory of an idle actor are imports, so what trio asks for and seldom needs
-(`PUT_OFF`) is a module which loads itself when one of its attributes is asked for.
-
 An extension refuses because its objects lie in static memory, which all interpreters of a process would share. In a
 copy of the file, mapped anew, they are this interpreter's own. Its init function is called here, through ctypes: the
 stock importer would run the first one in the main interpreter.
@@ -27,7 +24,6 @@ from __future__ import annotations
 
 import struct
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, ModuleSpec, PathFinder
@@ -37,23 +33,8 @@ from typing import Any
 # a refusal of the stock importer: the text is the only mark it has
 _REFUSAL = 'does not support loading in subinterpreters'
 
-# what the imports of trio and msgspec load for a few of their functions only
-PUT_OFF: frozenset[str] = frozenset(
-    {
-        *(
-            'ssl',
-            'subprocess',
-            'shutil',
-            'tempfile',
-            'idna',
-            'hashlib',
-            'hmac',
-            'tokenize',
-            'traceback',
-        ),
-        *('msgspec.inspect', 'msgspec.json', 'msgspec.toml', 'msgspec.yaml'),
-    }
-)
+# what one module takes from a large one, if that is there, and otherwise, the same things, from the standard library
+DONE_WITHOUT: dict[str, str] = {'typing_extensions': 'msgspec._utils'}
 
 
 class PrivateCopy:
@@ -213,59 +194,8 @@ class _Loader:
         return getattr(self._stock, name)
 
 
-_IMPORT_NAMES: frozenset[str] = frozenset({'__path__', '__file__', '__cached__', '__loader__'})
-
-_late_lock = threading.RLock()
-
-
-class _LateModule(ModuleType):
-    """A module that is executed when something in it is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        spec: Any = self.__spec__
-        # the import system looks whether these are there
-        if name in _IMPORT_NAMES:
-            raise AttributeError(name)
-        with _late_lock:
-            if spec.loader_state == 'put off':
-                spec.loader_state = 'loading'
-                try:
-                    spec.loader.stock.exec_module(self)
-                except BaseException:
-                    spec.loader_state = 'put off'
-                    raise
-                spec.loader_state = None
-                spec.loader = spec.loader.stock
-                self.__class__ = ModuleType  # type: ignore[assignment]
-        return ModuleType.__getattribute__(self, name)
-
-    def __dir__(self) -> Any:
-        # any name will do to have it loaded
-        getattr(self, '__annotate__', None)
-        return ModuleType.__dir__(self)
-
-
-class _LateLoader:
-    """
-    Makes modules of that kind.
-
-    Args:
-        stock: the loader that will execute it.
-    """
-
-    def __init__(self, stock: Any) -> None:
-        self.stock = stock
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """One that holds nothing yet."""
-        spec.loader_state = 'put off'
-        return _LateModule(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Later."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stock, name)
+def _is_being_imported(name: str) -> bool:
+    return getattr(getattr(sys.modules.get(name), '__spec__', None), '_initializing', False)
 
 
 class Finder:
@@ -275,23 +205,26 @@ class Finder:
     Args:
         stock: the finder.
         copies: the private copies, by module name.
+        late: knows what is put off.
     """
 
-    def __init__(self, stock: Any, copies: dict[str, PrivateCopy]) -> None:
+    def __init__(self, stock: Any, copies: dict[str, PrivateCopy], late: Any) -> None:
         self._stock = stock
         self._copies = copies
+        self._late = late
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Where a module is, or `None`."""
+        if name in DONE_WITHOUT and _is_being_imported(DONE_WITHOUT[name]):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
         spec: ModuleSpec | None = self._stock.find_spec(name, path, target)
         if spec is not None:
             stock: Any = spec.loader
             if stock is BuiltinImporter or isinstance(stock, ExtensionFileLoader):
                 loader: Any = _Loader(stock, self._copies.get(name))
                 spec.loader = loader
-            elif name in PUT_OFF and stock is not None:
-                late: Any = _LateLoader(stock)
-                spec.loader = late
+            elif stock is not None and self._late is not None and self._late.is_put_off(name):
+                spec.loader = self._late.LateLoader(stock)
         return spec
 
     def __getattr__(self, name: str) -> Any:
@@ -301,8 +234,9 @@ class Finder:
 class _Installed:
     """What `install()` has set up in this interpreter."""
 
-    def __init__(self, copies: list[PrivateCopy]) -> None:
+    def __init__(self, copies: list[PrivateCopy], packed: Any) -> None:
         self.copies = copies
+        self.packed = packed
         self.main = sys.modules['__main__']
 
 
@@ -311,7 +245,10 @@ _installed: list[_Installed] = []
 
 
 def install(
-    copies: tuple[tuple[str, str, str], ...], libraries: tuple[tuple[str, str], ...] = ()
+    copies: tuple[tuple[str, str, str], ...],
+    libraries: tuple[tuple[str, str], ...] = (),
+    packed: Any = None,
+    late: Any = None,
 ) -> None:
     """
     From now on extension modules of this interpreter are found as the table above says.
@@ -320,12 +257,14 @@ def install(
         copies: name, path of the copy and mark of each extension that is to be loaded privately if it refuses.
         libraries: name and file of shared libraries, as `ctypes.util.find_library()` has found them before: it
             runs a program for that.
+        packed: the finder of modules whose code is at hand (see `_subint_pack.py`).
+        late: the module that knows what is put off (`_subint_late.py`); nothing is without it.
     """
-    installed = _Installed([PrivateCopy(*copy) for copy in copies])
+    installed = _Installed([PrivateCopy(*copy) for copy in copies], packed)
     by_name = {copy.name: copy for copy in installed.copies}
     for index, finder in enumerate(sys.meta_path):
-        if finder in (BuiltinImporter, PathFinder):
-            wrapped: Any = Finder(finder, by_name)
+        if finder in (BuiltinImporter, PathFinder, packed):
+            wrapped: Any = Finder(finder, by_name, late)
             sys.meta_path[index] = wrapped
     _installed.append(installed)
     if libraries:
@@ -342,6 +281,13 @@ def _know_libraries(known: dict[str, str]) -> None:
 def loaded_copies() -> list[PrivateCopy]:
     """The copies in use here."""
     return [copy for one in _installed for copy in one.copies if copy.handle is not None]
+
+
+def close_pack() -> None:
+    """Let go of what other interpreters share with this one."""
+    for one in _installed:
+        if one.packed is not None:
+            one.packed.close()
 
 
 def main_module() -> ModuleType:

@@ -21,6 +21,11 @@ loader: Any = sys.modules['tractor.spawn._subint_loader']
 # 64-bit `PyTypeObject`, CPython 3.12 to 3.14 (Include/cpython/object.h): bytes to what a static type owns
 _TP_DICT, _TP_BASES, _TP_MRO, _TP_CACHE = 264, 336, 344, 352
 
+# what imports need to the end
+_IMPORTERS: frozenset[str] = frozenset(
+    {loader.__name__, 'tractor.spawn._subint_late', 'tractor.spawn._subint_pack'}
+)
+
 # references to modules which the init function of an extension keeps and never drops, by name and version
 _KEPT_MODULES: dict[tuple[str, str], tuple[str, ...]] = {
     ('msgspec._core', '0.20'): ('uuid', 'decimal'),
@@ -38,6 +43,7 @@ def give_back() -> str:
     """
     copies = loader.loaded_copies()
     versions = {copy.name: _version_of(copy.name) for copy in copies}
+    loader.close_pack()
     _drop_modules()
     for copy in copies:
         doubt = _give_back_copy(copy, versions[copy.name])
@@ -59,7 +65,7 @@ def _drop_modules() -> None:
     names = [
         name
         for name in sys.modules
-        if name.partition('.')[0] not in keep and name != loader.__name__
+        if name.partition('.')[0] not in keep and name not in _IMPORTERS
     ]
     dropped = [sys.modules.pop(name) for name in names]
     contents = [module.__dict__ for module in dropped if isinstance(module, ModuleType)]

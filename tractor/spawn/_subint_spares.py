@@ -107,6 +107,16 @@ def get() -> Spares:
     return _current[0]
 
 
+def drivers() -> tuple[Driver, ...]:
+    """
+    What is kept as a spare now, ready or still loading; nothing where no runtime keeps any.
+
+    Returns:
+        The driver of each, the one that the next spawn takes first.
+    """
+    return tuple(driver for spares in _current for driver in spares._ready)
+
+
 def end() -> None:
     """Dismiss those of the present runtime, if it has not done so itself."""
     while _current:
