@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -155,6 +156,9 @@ async def run(measure: Measure, method: str, transport: str, *numbers: int) -> A
 def main(cases: dict[str, Measure]) -> None:
     """The command."""
     name, method, transport, *numbers = sys.argv[1:]
+    if name != 'spawn':
+        # an interpreter that gets ready for the next spawn would share the cores with what is measured
+        os.environ['TRACTOR_SUBINT_SPARES'] = '0'
     took = trio.run(run, cases[name], method, transport, *map(int, numbers))
     print(*(took if isinstance(took, tuple) else (took,)))
 

@@ -20,6 +20,7 @@ import re
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -214,7 +215,7 @@ async def memory(an: Nursery, number: int) -> float:
 
 
 async def wakeups(an: Nursery, seconds: int) -> float:
-    """System calls of an idle actor; where it is part of this process, those of the whole process."""
+    """System calls of all threads of an idle actor."""
     portal = await start_one(an)
     pid = await portal.run(endpoints.process_id)
     # threads of trio that have nothing to do end after ten seconds
@@ -222,7 +223,11 @@ async def wakeups(an: Nursery, seconds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'calls')
         interrupted = ['timeout', '-s', 'INT', str(seconds)]
-        traced = ['strace', '-f', '-c', '-o', str(path), '-p', str(pid)]
+        threads = {int(thread.name) for thread in Path(f'/proc/{pid}/task').iterdir()}
+        # where it is part of this process, this one waits for the trace
+        threads.discard(threading.get_native_id())
+        attached = ','.join(map(str, sorted(threads)))
+        traced = ['strace', '-f', '-c', '-o', str(path), '-p', attached]
         # into a file: whoever reads a pipe is woken by what strace says
         with new_file(Path(folder, 'said')) as said:
             await trio.run_process([*interrupted, *traced], check=False, stderr=said)

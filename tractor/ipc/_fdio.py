@@ -61,9 +61,14 @@ async def send_some(stream: trio.SocketStream, data: memoryview) -> int:
         raise _faults.as_stream_error(err) from err
 
 
-async def receive_some(stream: trio.SocketStream, size: int) -> bytes:
+async def receive_some(stream: trio.SocketStream, size: int, is_drained: bool = False) -> bytes:
     """
     Wait for at most `size` bytes; none when the peer has ended the connection.
+
+    Args:
+        stream: where from.
+        size: at most so many bytes, at least one.
+        is_drained: the last time it gave fewer bytes than were asked for: it is not asked again before it has more.
 
     Raises:
         trio.BrokenResourceError: the connection is lost.
@@ -72,16 +77,17 @@ async def receive_some(stream: trio.SocketStream, size: int) -> bytes:
     Cancelled: nothing was taken.
     """
     sock = stream.socket
-    await trio.lowlevel.checkpoint_if_cancelled()
     try:
-        try:
-            data = _read(sock.fileno(), size)
-        except OSError as err:
-            if _is_final(err):
-                raise
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
+        if not is_drained:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                data = _read(sock.fileno(), size)
+            except OSError as err:
+                if _is_final(err):
+                    raise
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
         if not _HAS_FD_IO or sock.fileno() < 0:
             # it is no file descriptor, or closed: trio waits, or says so
             return await sock.recv(size)

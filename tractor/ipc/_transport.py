@@ -98,6 +98,8 @@ class MsgpackTransport:
     _writing: bool = False
     _turns: list[tuple[int, trio.Event]] | None = None
     _rx_lost: TransportClosed | None = None
+    # the last read took all there was
+    _is_drained: bool = False
     _tx_lost: TransportClosed | None = None
 
     # who is at the other end, for people; known after the handshake
@@ -202,7 +204,17 @@ class MsgpackTransport:
         if self._tx_lost is not None:
             raise _faults.again(self._tx_lost)
         end = self.push(msg)
-        await self._flush_own(end)
+        if not self.flush_nowait():
+            await self._flush_own(end)
+            return
+        # who comes meanwhile queues its frame: one of them then writes all
+        self._writing = True
+        try:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._writing = False
+            assert self._writer is not None
+            self._next_turn(self._writer)
 
     async def post(self, msg: Any) -> None:
         """
@@ -408,7 +420,8 @@ class MsgpackTransport:
             if hole is not None:
                 return await self._fill(hole)
             if isinstance(stream, trio.SocketStream):
-                data = await _fdio.receive_some(stream, _READ_SIZE)
+                data = await _fdio.receive_some(stream, _READ_SIZE, self._is_drained)
+                self._is_drained = len(data) < _READ_SIZE
             else:
                 data = await stream.receive_some(_READ_SIZE)
             if data:
