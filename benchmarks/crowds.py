@@ -16,6 +16,7 @@ Prints seconds, or what the case says.
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import sys
@@ -223,7 +224,7 @@ async def wakeups(an: Nursery, seconds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'calls')
         interrupted = ['timeout', '-s', 'INT', str(seconds)]
-        threads = {int(thread.name) for thread in Path(f'/proc/{pid}/task').iterdir()}
+        threads = set(map(int, os.listdir(f'/proc/{pid}/task')))
         # where it is part of this process, this one waits for the trace
         threads.discard(threading.get_native_id())
         attached = ','.join(map(str, sorted(threads)))
