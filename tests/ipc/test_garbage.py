@@ -19,6 +19,7 @@ from tractor._testing import run_bounded
 from tractor._testing.peer import RawPeer, connect_stream, frame, open_peer
 from tractor.ipc import _connect_chan, _server
 from tractor.msg.types import Aid, Return, Yield
+from tractor.runtime import _rpc
 
 HERE = __name__
 
@@ -262,6 +263,40 @@ def test_a_peer_that_does_not_read_is_ended(
             assert chan.transport._writer is not None
             assert chan.transport._writer.unwritten < 50 * len(big)
             await check_ping(friend)
+
+    play(main)
+
+
+BIG = bytes(1 << 20)
+
+
+def test_a_peer_that_only_asks_is_given_up(
+    play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is kept for it is bounded; one that reads, however slowly, goes on."""
+    caplog.set_level('ERROR', logger='tractor.runtime')
+    monkeypatch.setattr(_rpc, '_MAX_UNWRITTEN', 1 << 20)
+    monkeypatch.setattr(_rpc, '_MAX_UNREAD', 1 << 22)
+    monkeypatch.setattr(_rpc, '_UNREAD_PAUSE', 0.001)
+    monkeypatch.setattr(_rpc, '_UNREAD_FOR', 0.2)
+
+    async def main(root: tractor.Actor, peer: RawPeer) -> None:
+        async with open_peer(root.accept_addr, 'greedy') as greedy:
+            with pytest.raises((trio.BrokenResourceError, tractor.TransportClosed)):
+                while True:
+                    await greedy.request(HERE, 'echo', data=BIG)
+            while greedy.uid in root.ipc_server._peers:
+                await trio.testing.wait_all_tasks_blocked()
+        assert 'has read nothing for 0 s, and' in caplog.text
+        assert repr(greedy.uid) in caplog.text
+        async with open_peer(root.accept_addr, 'slow') as slow:
+            start = trio.current_time()
+            while trio.current_time() < start + 0.5:
+                asked = [await slow.request(HERE, 'echo', data=BIG) for _ in range(8)]
+                for cid in asked:
+                    await slow.recv_of(cid)
+            assert slow.uid in root.ipc_server._peers
+        await check_ping(peer)
 
     play(main)
 

@@ -13,7 +13,8 @@ Everything that arrived in one read is handed on before the loop waits again, an
 written once the tasks just started had their first step: a call that does not block is answered in one write.
 
 The loop waits for nobody's code, and for a peer that does not read its answers only for a moment: two actors which
-both have much to write must go on reading, or neither would get anywhere.
+both have much to write must go on reading, or neither would get anywhere. A peer that goes on asking and reads nothing
+for half a minute, while 64 MiB of answers wait for it, is dropped.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ _ROOM_TURNS: int = 16
 # that costs each batch of them
 _MAX_UNWRITTEN: int = 1 << 22
 _UNREAD_PAUSE: float = 0.1
+
+# answers (bytes) which may wait for a peer that has read nothing for so many seconds, and goes on asking
+_MAX_UNREAD: int = 1 << 26
+_UNREAD_FOR: float = 30.0
 
 # seconds for shipping an error or an acknowledgement, shielded, to a peer that may not be reading
 SHIP_TIMEOUT: float = 1.0
@@ -134,6 +139,8 @@ class MessageLoop:
         self.chan = chan
         self.last: Any = None
         self.closed: TransportClosed | None = None
+        # how much had been written when that was last seen to grow, and when that was
+        self.progress = -1, 0.0
         assert chan.aid is not None
         self.peer = chan.aid.uid
 
@@ -160,8 +167,8 @@ class MessageLoop:
                         await self._on_bad_frame(msg)
                     else:
                         return await self._refuse(msg)
-                if started:
-                    await self._answer(tpt)
+                if started and await self._answer(tpt):
+                    return True
         except TransportClosed as closed:
             self.closed = closed
             self._report(closed)
@@ -177,21 +184,36 @@ class MessageLoop:
             if isinstance(closed.src_exc, trio.ClosedResourceError):
                 raise
 
-    async def _answer(self, tpt: Any) -> None:
+    async def _answer(self, tpt: Any) -> bool:
+        """Write what is ready; whether the peer was given up."""
         # the tasks just started run in the next turn, in any order with this one: after two turns all have begun,
         # and what answers at once has written `StartAck` along with its answer
         await trio.lowlevel.checkpoint()
         writer = tpt._writer
         if not writer.unwritten:
-            return
+            return False
         await trio.lowlevel.checkpoint()
         if tpt.flush_nowait():
-            return
+            return False
         if writer.unwritten > _MAX_UNWRITTEN:
-            with trio.move_on_after(_UNREAD_PAUSE):
-                await tpt.flush()
-            return
+            return await self._pause(tpt, writer)
         self.tn.start_soon(self._flush, tpt)
+        return False
+
+    async def _pause(self, tpt: Any, writer: Any) -> bool:
+        """Read on later; whether the peer was given up, for not reading."""
+        with trio.move_on_after(_UNREAD_PAUSE):
+            await tpt.flush()
+        written, since = self.progress
+        now = trio.current_time()
+        if writer.written != written:
+            self.progress = writer.written, now
+        elif writer.unwritten > _MAX_UNREAD and now - since > _UNREAD_FOR:
+            await self._drop(
+                f'has read nothing for {now - since:.0f} s, and {writer.unwritten} bytes of answers wait for it'
+            )
+            return True
+        return False
 
     async def _flush(self, tpt: Any) -> None:
         try:
@@ -248,14 +270,14 @@ class MessageLoop:
             self.tn.start_soon(self._reply_error, mte, error.cid)
 
     async def _refuse(self, msg: Any) -> bool:
-        log.error('%s sent %r in the middle of a conversation: dropping it', self.peer, type(msg))
-        self.closed = TransportClosed(
-            f'{self.peer} does not follow the protocol: got {type(msg).__name__}\n',
-            loglevel='warning',
-        )
+        await self._drop(f'does not follow the protocol: got {type(msg).__name__}')
+        return True
+
+    async def _drop(self, why: str) -> None:
+        log.error('%s %s: dropping it', self.peer, why)
+        self.closed = TransportClosed(f'{self.peer} {why}\n', loglevel='warning')
         # nobody reads it any more: who sends now must find out
         await self.chan.aclose()
-        return True
 
     async def _reply_error(self, err: BaseException, cid: str) -> None:
         await self.actor._ship_error(self.chan, err, cid)
