@@ -38,6 +38,12 @@ async def state_of_trio() -> dict[str, Any]:
     return told
 
 
+async def import_all() -> list[str]:
+    names: dict[str, Any] = {}
+    exec('from trio import *', names)
+    return sorted(names.keys() - {'__builtins__'})
+
+
 async def kinds_of_loaders(names: list[str]) -> dict[str, str]:
     return {name: type(sys.modules[name].__spec__.loader).__name__ for name in names}
 

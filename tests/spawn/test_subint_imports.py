@@ -239,6 +239,14 @@ def test_what_trio_offers_and_an_actor_seldom_needs_comes_late(ask: Any) -> None
     assert told['output'] == b'hello\n'
 
 
+def test_a_star_brings_what_it_brings_elsewhere(ask: Any) -> None:
+    names: dict[str, Any] = {}
+    exec('from trio import *', names)
+    # a submodule is among them once something has loaded it
+    here = {name for name, value in names.items() if not isinstance(value, ModuleType)}
+    assert here - {'__builtins__'} <= set(ask(peers.import_all))
+
+
 def test_the_runtime_comes_from_the_pack_and_the_users_code_from_files(ask: Any) -> None:
     names = ['trio._core._run', 'tractor.ipc._chan', 'msgspec', 'subint_import_peers']
     loaders = ask(peers.kinds_of_loaders, names=names)

@@ -144,4 +144,7 @@ def _settle(taker: ModuleType) -> None:
         return sorted({*vars(taker), *missing} - {'__getattr__', '__dir__'})
 
     if missing:
+        # what `from package import *` takes
+        public = [name for name in list_names() if not name.startswith('_')]
+        vars(taker).setdefault('__all__', public)
         vars(taker).update(__getattr__=get_missing, __dir__=list_names)
