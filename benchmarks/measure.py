@@ -7,11 +7,13 @@ for each operation; where it prints several figures, each row takes its own.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ QUICK_PART = 20
 TURNS = 5
 TIME_LIMIT = 300
 
+# scripts whose measurements may follow each other in one process, where no time is worth anything
+SHARING = ('cases.py', 'floor.py', 'others.py')
+
 # what a side prints is multiplied by this
 SCALES = {'s': 1.0, 'ms': 1e3, 'us': 1e6, 'MiB': 1.0, 'KiB': 1.0, 'calls': 1.0}
 
@@ -30,6 +35,21 @@ COUNT = '{count}'
 """The word of a command which stands for the number of operations."""
 
 Command = tuple[str, ...]
+
+
+def many(number: int) -> str:
+    """The word of a command which stands for so many actors, contexts or messages."""
+    return f'{{{number}}}'
+
+
+def filled(word: str, count: int, part: int = 1) -> str:
+    """A word as it is run, with a part of what is `many`: never fewer than two, which are the least that are many."""
+    if word == COUNT:
+        return str(count)
+    if word.startswith('{'):
+        number = int(word[1:-1])
+        return str(min(number, max(2, number // part)))
+    return word
 
 
 class Crash(Exception):
@@ -112,12 +132,12 @@ def environ() -> dict[str, str]:
     return env
 
 
-def run_command(command: Command, count: int) -> list[float]:
-    """The figures that one command prints, run in a new interpreter."""
-    script, *args = (str(count) if word == COUNT else word for word in command)
+def run_script(script: str, *args: str, stdin: str = '') -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder in a new interpreter, with this text on standard input."""
     with tempfile.TemporaryDirectory(prefix='tb-') as folder:
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, str(HERE / script), *args],
+            input=stdin,
             check=False,
             capture_output=True,
             text=True,
@@ -125,6 +145,12 @@ def run_command(command: Command, count: int) -> list[float]:
             # sockets of its own: a registrar of another program is none of ours
             env={**environ(), 'XDG_RUNTIME_DIR': folder},
         )
+
+
+def run_command(command: Command, count: int) -> list[float]:
+    """The figures that one command prints, run in a new interpreter."""
+    script, *args = (filled(word, count) for word in command)
+    done = run_script(script, *args)
     if done.returncode:
         # what is killed on purpose is told about too: only now of interest
         sys.stderr.write(done.stderr)
@@ -189,21 +215,39 @@ def measure(rows: Iterable[Row], turns: int | None, crashes: list[Crash]) -> Ite
             yield result_of(row, taken)
 
 
+def run_quickly(counts: dict[Command, int]) -> dict[Command, list[float] | None]:
+    """What these commands print, run in one new interpreter with a small part of the work; of a crash, nothing."""
+    commands = [
+        [filled(word, max(1, count // QUICK_PART), QUICK_PART) for word in command]
+        for command, count in counts.items()
+    ]
+    done = run_script('several.py', stdin=json.dumps(commands))
+    said = [None] * len(commands) if done.returncode else json.loads(done.stdout)
+    if None in said:
+        sys.stderr.write(done.stderr)
+    return dict(zip(counts, said, strict=True))
+
+
 def measure_quickly(rows: Iterable[Row], crashes: list[Crash]) -> Iterator[Result]:
     """Run each command once, several at a time, with a small part of the work: no time is worth anything."""
     rows = [row for row in rows if not row.heavy]
-    counts = {command: max(1, row.count // QUICK_PART) for row in rows for command in row.commands}
+    batches: dict[Command, dict[Command, int]] = defaultdict(dict)
+    for row in rows:
+        for command in row.commands:
+            batches[command[:1] if command[0] in SHARING else command][command] = row.count
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = {
-            command: pool.submit(run_command, command, count) for command, count in counts.items()
-        }
+        futures = {}
+        # those that take longest first
+        for batch in sorted(batches.values(), key=len, reverse=True):
+            futures.update(dict.fromkeys(batch, pool.submit(run_quickly, batch)))
         try:
             for row in rows:
-                try:
-                    figures = {command: futures[command].result() for command in row.commands}
-                except Crash as err:
-                    crashes.append(err)
-                else:
+                said = {command: futures[command].result()[command] for command in row.commands}
+                figures = {command: taken for command, taken in said.items() if taken is not None}
+                if len(figures) == len(said):
                     yield result_of(row, [figures])
+                else:
+                    failed = [' '.join(command) for command in said if command not in figures]
+                    crashes.append(Crash(f'{", ".join(failed)} failed'))
         finally:
             pool.shutdown(cancel_futures=True)

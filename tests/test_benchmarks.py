@@ -170,11 +170,15 @@ def test_a_group_runs_alone() -> None:
     assert ('kill: spin' in done.stdout) is HAS_INTERPRETERS
 
 
-def test_a_crash_is_an_error(tmp_path: Path) -> None:
+# without the one nothing is measured, without the other what needs it fails
+@pytest.mark.parametrize(
+    ('module', 'row'), [('msgspec', 'import'), ('multiprocessing', 'rpc trio uds')]
+)
+def test_a_crash_is_an_error(tmp_path: Path, module: str, row: str) -> None:
     """A program that is not there is not slow: the run fails."""
-    (tmp_path / 'msgspec.py').write_text('raise SystemError("no such thing here")')
+    (tmp_path / f'{module}.py').write_text('raise SystemError("no such thing here")')
     done = subprocess.run(
-        [sys.executable, str(RUN), '--quick', 'import'],
+        [sys.executable, str(RUN), '--quick', row],
         capture_output=True,
         text=True,
         check=False,
@@ -183,3 +187,20 @@ def test_a_crash_is_an_error(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert 'no such thing here' in done.stderr
+
+
+def test_what_shares_a_process_fails_alone() -> None:
+    commands = [['floor.py', 'pingpong', count] for count in ('2', 'two', '3')]
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name('several.py'))],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIME_LIMIT,
+    )
+    first, failed, last = json.loads(done.stdout)
+    assert failed is None
+    assert "'two'" in done.stderr
+    assert first[0] > 0
+    assert last[0] > 0

@@ -49,10 +49,11 @@ def test_thread_interpreter_and_descriptors_of_an_actor_are_leaks(before, actor)
 
 
 def test_spare_of_a_runtime_that_is_up_is_no_leak(before, actor, monkeypatch):
-    spares = SimpleNamespace(_current=[SimpleNamespace(_ready=[actor])])
+    kept = [actor]
+    spares = SimpleNamespace(drivers=lambda: tuple(kept))
     monkeypatch.setitem(sys.modules, 'tractor.spawn._subint_spares', spares)
     assert not _leaks.find(before)
-    spares._current.clear()
+    kept.clear()
     assert _leaks.find(before)
 
 
@@ -93,6 +94,5 @@ def test_interpreter_that_ends_in_time_is_waited_for(before, tmp_path):
 def test_real_spares_have_what_is_looked_at():
     spares = pytest.importorskip('tractor.spawn._subint_spares')
     driver = pytest.importorskip('tractor.spawn._subint_driver')
-    assert spares._current == []
-    assert spares.Spares()._ready == []
+    assert spares.drivers() == ()
     assert {'thread', 'interp_id', '_fds'} <= set(driver.Driver.__init__.__code__.co_names)

@@ -112,22 +112,24 @@ def test_all_leaves_out_what_cannot_run(run, backends):
     run(TAKING, '--spawn-backend=all,future').assert_outcomes(passed=4, skipped=2)
 
 
-LEVELS = """
+CHOOSY = """
 import pytest
 
-pytestmark = pytest.mark.skipon_spawn_backend('mp_spawn', reason='the module')
+skip_on = pytest.mark.skipon_spawn_backend
+"""
+
+LEVELS = f"""{CHOOSY}
+pytestmark = skip_on('mp_spawn', reason='the module')
 
 def test_module(start_method): assert start_method == 'trio'
 """
 
-CLASS = """
-import pytest
-
-@pytest.mark.skipon_spawn_backend('mp_spawn', 'mp_forkserver', reason='the class')
+CLASS = f"""{CHOOSY}
+@skip_on('mp_spawn', 'mp_forkserver', reason='the class')
 class TestAll:
     def test_first(self, start_method): assert start_method == 'trio'
 
-    @pytest.mark.skipon_spawn_backend('trio', reason='the function')
+    @skip_on('trio', reason='the function')
     def test_second(self, start_method): raise AssertionError
 """
 

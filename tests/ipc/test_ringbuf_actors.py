@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import trio
 import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure
-from tractor._testing import run_bounded
 from tractor.ipc import _shm_owner
 from tractor.ipc._ringbuf import RBToken, RingBuffReceiver, open_ringbuf
 
@@ -35,32 +31,6 @@ shm_actors = sys.modules.get('shm_actors') or load_module_from_path(
 
 SHM = Path('/dev/shm')
 SIZES = [1, 100, 9, 0, 5000, 3, 4096, 1234]
-
-Body = Callable[[tractor.ActorNursery], Awaitable[object]]
-
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture
-def run(start_method: str, tpt_proto: str, reg_addr: Any) -> Callable[[Body], None]:
-    """Run a body in an actor nursery of its own runtime."""
-
-    def run(body: Body) -> None:
-        async def main() -> None:
-            async with tractor.open_nursery(
-                start_method=start_method,
-                enable_transports=[tpt_proto],
-                registry_addrs=[reg_addr],
-                loglevel='critical',
-            ) as an:
-                await body(an)
-
-        run_bounded(main, timeout=60)
-
-    return run
 
 
 async def start(an: tractor.ActorNursery, name: str, token: RBToken) -> tractor.Portal:
@@ -138,24 +108,23 @@ def test_a_blocked_child_is_cancelled(run: Any, key: str, side: str) -> None:
 @pytest.mark.leaks_ok(
     reason='the error keeps its frames, and they the mapping, as long as the last actor is remembered'
 )
-@pytest.mark.skipon_spawn_backend('subint', reason='the process is that of the test')
 def test_a_killed_writer_is_noticed_by_its_context(run: Any, key: str) -> None:
     async def body(an: tractor.ActorNursery) -> None:
         with open_ringbuf(key, 64) as token:
             portal = await start(an, 'writer', token)
-            pid = await portal.run(shm_actors.getpid)
+            (child,) = an._children.values()
             async with (
-                portal.open_context(shm_actors.send_ring, token=token.as_msg(), sizes=[100]) as (
-                    _ctx,
-                    _,
-                ),
+                # more than it gets rid of before it is dead: an interpreter does not die at once
+                portal.open_context(
+                    shm_actors.send_ring, token=token.as_msg(), sizes=[10_000_000]
+                ) as (_ctx, _),
                 RingBuffReceiver(token) as rx,
                 trio.open_nursery() as nursery,
             ):
                 # as the one who waits for the result is told, whoever waits for bytes is cancelled
                 nursery.start_soon(_ctx.wait_for_result)
                 assert len(await rx.receive_some()) == 64
-                os.kill(pid, signal.SIGKILL)
+                child.proc.kill()
                 while True:
                     await rx.receive_some()
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 
+from tractor._code_load import load_module_from_path
 from tractor._testing import run_bounded
 from tractor.ipc import _ringbuf, _shm_owner
 from tractor.ipc._mp_bs import SharedMemory
@@ -20,38 +20,9 @@ from tractor.ipc._ringbuf import RBToken, RingBuffReceiver, RingBuffSender, open
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs eventfd')
 
-SIZE = 16
-
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture
-def token(key: str) -> Iterator[RBToken]:
-    with open_ringbuf(key, SIZE) as token:
-        yield token
-
-
-Body = Callable[[RingBuffSender, RingBuffReceiver], Awaitable[object]]
-
-
-def run_with(token: RBToken, body: Body, **starts: int) -> None:
-    """Run a body with both sides open."""
-
-    async def main() -> None:
-        async with RingBuffSender(token, **starts) as tx, RingBuffReceiver(token, **starts) as rx:
-            await body(tx, rx)
-
-    run_bounded(main)
-
-
-async def receive(rx: RingBuffReceiver, count: int, max_bytes: int | None = None) -> bytes:
-    taken = b''
-    while len(taken) < count:
-        taken += await rx.receive_some(max_bytes)
-    return taken
+rings = sys.modules.get('rings') or load_module_from_path(Path(__file__).with_name('rings.py'))
+SIZE = rings.SIZE
+token, run_with, receive = rings.token, rings.run_with, rings.receive
 
 
 # --- what is wrong

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 import tractor
 from tractor._code_load import load_module_from_path
 from tractor._exceptions import ActorFailure
-from tractor._testing import _procs, run_bounded
+from tractor._testing import _procs
 from tractor._testing.addr import get_rando_addr
 from tractor.ipc._shm import (
     ShmArray,
@@ -36,34 +35,12 @@ shm_actors = sys.modules.get('shm_actors') or load_module_from_path(
     Path(__file__).with_name('shm_actors.py')
 )
 
-SHM = Path('/dev/shm')
+segments = sys.modules.get('segments') or load_module_from_path(
+    Path(__file__).with_name('segments.py')
+)
+left_of = segments.left_of
+
 TIMEOUT = 60
-
-Body = Callable[[tractor.ActorNursery], Awaitable[object]]
-
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture
-def run(start_method: str, tpt_proto: str, reg_addr: Any) -> Callable[[Body], None]:
-    """Run a body in an actor nursery of its own runtime."""
-
-    def run(body: Body) -> None:
-        async def main() -> None:
-            async with tractor.open_nursery(
-                start_method=start_method,
-                enable_transports=[tpt_proto],
-                registry_addrs=[reg_addr],
-                loglevel='critical',
-            ) as an:
-                await body(an)
-
-        run_bounded(main, timeout=TIMEOUT)
-
-    return run
 
 
 @pytest.fixture
@@ -75,10 +52,6 @@ def numpy_method(start_method: str) -> str:
 
 async def start(an: tractor.ActorNursery, name: str, method: str | None = None) -> tractor.Portal:
     return await an.start_actor(name, enable_modules=['shm_actors'], start_method=method)
-
-
-def left_of(key: str) -> list[str]:
-    return sorted(path.name for path in SHM.glob(f'{key}*'))
 
 
 def wait_gone(pids: list[int]) -> None:
@@ -227,9 +200,8 @@ def test_the_end_of_the_owner_is_the_end_of_the_list(
     attached[0].shm.close()
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.skipon_spawn_backend('subint', reason='the process is that of the test')
-def test_a_killed_owner_leaves_nothing(run: Any, key: str, number: int) -> None:
+@pytest.mark.parametrize('way', ['kill', 'terminate'])
+def test_a_killed_owner_leaves_nothing(run: Any, key: str, way: str) -> None:
     seen: list[Any] = []
 
     async def body(an: tractor.ActorNursery) -> None:
@@ -238,7 +210,7 @@ def test_a_killed_owner_leaves_nothing(run: Any, key: str, number: int) -> None:
         shml = attach_shm_list(key)
         (record,) = an._children.values()
         assert record[1].pid == shml[0]
-        os.kill(shml[0], number)
+        getattr(record.proc, way)()
         wait_gone([watcher])
         seen.extend([left_of(key), shml[0] > 0])
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
+import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tractor._code_load import load_module_from_path
 from tractor._exceptions import NoRuntime
 from tractor.ipc import _shm_owner
 from tractor.ipc._mp_bs import SharedMemory
@@ -34,28 +34,13 @@ from tractor.runtime import _state
 
 np = pytest.importorskip('numpy')
 
-DTYPE = np.dtype([('index', 'i8'), ('price', 'f8'), ('size', 'i4')])
+segments = sys.modules.get('segments') or load_module_from_path(
+    Path(__file__).with_name('segments.py')
+)
+array = segments.array
+
+DTYPE = np.dtype(segments.FIELDS)
 SHM = Path('/dev/shm')
-
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture
-def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The current actor; it ends with the test."""
-    actor = SimpleNamespace(lifetime_stack=ExitStack())
-    monkeypatch.setattr(_state, 'current_actor', lambda err_on_no_runtime=True: actor)
-    with actor.lifetime_stack:
-        yield actor
-
-
-@pytest.fixture
-def array(key: str, actor: Any) -> ShmArray:
-    """Ten rows; the first one that is pushed is number 4."""
-    return open_shm_ndarray(10, key=key, dtype=DTYPE, append_start_index=4)
 
 
 def rows(*prices: float, dtype: Any = DTYPE) -> Any:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import secrets
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from multiprocessing.shared_memory import ShareableList
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,32 +18,11 @@ from hypothesis import strategies as st
 from tractor.ipc import _shm, _shm_owner
 from tractor.ipc._mp_bs import SharedMemory
 from tractor.ipc._shm import ShmList, attach_shm_list, open_shm_list
-from tractor.runtime import _state
 
 VALUES = [1, 2.5, True, False, None, 'text', 'ünïcödé', b'bytes', '', -(2**63), 2**63 - 1]
 
 
-class FakeActor(SimpleNamespace):
-    """An actor as far as shared memory knows of one."""
-
-    lifetime_stack: ExitStack
-
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture
-def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeActor]:
-    """The current actor; it ends with the test."""
-    actor = FakeActor(lifetime_stack=ExitStack())
-    monkeypatch.setattr(_state, 'current_actor', lambda err_on_no_runtime=True: actor)
-    with actor.lifetime_stack:
-        yield actor
-
-
-def test_values_come_back(key: str, actor: FakeActor) -> None:
+def test_values_come_back(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=VALUES)
     assert (shml.key, shml.shm.name, shml.readonly) == (key, key, True)
     other = attach_shm_list(key)
@@ -62,13 +37,13 @@ def test_values_come_back(key: str, actor: FakeActor) -> None:
 
 
 @pytest.mark.parametrize(('dtype', 'default'), [(float, 0.0), (int, 0), (bool, True), (None, None)])
-def test_defaults(key: str, actor: FakeActor, dtype: type | None, default: Any) -> None:
+def test_defaults(key: str, actor: Any, dtype: type | None, default: Any) -> None:
     shml = open_shm_list(key, size=3, dtype=dtype)
     assert shml[:] == [default] * 3
     assert {*map(type, shml)} == {type(default)}
 
 
-def test_default_text_has_five_characters_and_room_for_eight(key: str, actor: FakeActor) -> None:
+def test_default_text_has_five_characters_and_room_for_eight(key: str, actor: Any) -> None:
     shml = open_shm_list(key, size=2, dtype=str, readonly=False)
     assert len(shml[0]) == 5
     shml[0] = '12345678'
@@ -77,16 +52,16 @@ def test_default_text_has_five_characters_and_room_for_eight(key: str, actor: Fa
         shml[0] = '123456789'
 
 
-def test_default_size_and_type(key: str, actor: FakeActor) -> None:
+def test_default_size_and_type(key: str, actor: Any) -> None:
     assert open_shm_list(key)[:] == [0.0] * 1024
 
 
-def test_other_types_have_no_default(key: str, actor: FakeActor) -> None:
+def test_other_types_have_no_default(key: str, actor: Any) -> None:
     with pytest.raises(TypeError, match='no default'):
         open_shm_list(key, dtype=complex)
 
 
-def test_assignments_are_seen(key: str, actor: FakeActor) -> None:
+def test_assignments_are_seen(key: str, actor: Any) -> None:
     ours = open_shm_list(key, sequence=VALUES, readonly=False)
     theirs = attach_shm_list(key)
     for i, value in enumerate(reversed(VALUES[:5])):
@@ -98,7 +73,7 @@ def test_assignments_are_seen(key: str, actor: FakeActor) -> None:
     assert theirs[0] == 'any'
 
 
-def test_readonly_refuses(key: str, actor: FakeActor) -> None:
+def test_readonly_refuses(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1])
     for shared in (shml, attach_shm_list(key, readonly=True)):
         with pytest.raises(ValueError, match='assignment destination is read-only'):
@@ -106,7 +81,7 @@ def test_readonly_refuses(key: str, actor: FakeActor) -> None:
     assert shml[0] == 1
 
 
-def test_slices_are_copies(key: str, actor: FakeActor) -> None:
+def test_slices_are_copies(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=range(6), readonly=False)
     part = shml[1:5:2]
     assert part == [1, 3]
@@ -119,7 +94,7 @@ def test_slices_are_copies(key: str, actor: FakeActor) -> None:
 
 
 @pytest.mark.parametrize('index', [3, -4, 100, -100])
-def test_items_that_are_not_there(key: str, actor: FakeActor, index: int) -> None:
+def test_items_that_are_not_there(key: str, actor: Any, index: int) -> None:
     shml = open_shm_list(key, sequence=[1, 2, 3], readonly=False)
     with pytest.raises(IndexError):
         shml[index]
@@ -129,7 +104,7 @@ def test_items_that_are_not_there(key: str, actor: FakeActor, index: int) -> Non
 
 
 @pytest.mark.parametrize('value', [1j, [], Path(), object()])
-def test_other_types_are_refused(key: str, actor: FakeActor, value: Any) -> None:
+def test_other_types_are_refused(key: str, actor: Any, value: Any) -> None:
     with pytest.raises(TypeError, match=f'item 1 is of type {type(value).__name__}'):
         open_shm_list(key, sequence=[1, value])
     shml = open_shm_list(key, sequence=[1], readonly=False)
@@ -139,7 +114,7 @@ def test_other_types_are_refused(key: str, actor: FakeActor, value: Any) -> None
 
 
 @pytest.mark.parametrize('value', [2**63, -(2**63) - 1])
-def test_numbers_that_do_not_fit(key: str, actor: FakeActor, value: int) -> None:
+def test_numbers_that_do_not_fit(key: str, actor: Any, value: int) -> None:
     with pytest.raises(ValueError, match='does not fit'):
         open_shm_list(key, sequence=[value])
     shml = open_shm_list(key, sequence=[1], readonly=False)
@@ -147,12 +122,12 @@ def test_numbers_that_do_not_fit(key: str, actor: FakeActor, value: int) -> None
         shml[0] = value
 
 
-def test_an_empty_list(key: str, actor: FakeActor) -> None:
+def test_an_empty_list(key: str, actor: Any) -> None:
     assert list(open_shm_list(key, sequence=())) == []
     assert list(attach_shm_list(key)) == []
 
 
-def test_keys_are_unique(key: str, actor: FakeActor) -> None:
+def test_keys_are_unique(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1])
     with pytest.raises(FileExistsError):
         open_shm_list(key, sequence=[2])
@@ -178,7 +153,7 @@ def test_attaching_to_something_else(key: str, content: bytes) -> None:
     shm.unlink()
 
 
-def test_the_actor_unlinks_before_it_closes(key: str, actor: FakeActor) -> None:
+def test_the_actor_unlinks_before_it_closes(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1])
     attached = attach_shm_list(key)
     seen = []
@@ -204,7 +179,7 @@ def test_the_actor_unlinks_before_it_closes(key: str, actor: FakeActor) -> None:
     _shm_owner.owner.release()
 
 
-def test_the_end_of_the_actor_ends_the_watcher(key: str, actor: FakeActor) -> None:
+def test_the_end_of_the_actor_ends_the_watcher(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1])
     other = open_shm_list(f'{key}2', sequence=[1])
     assert _shm_owner.owner.held == [key, f'{key}2']
@@ -219,14 +194,14 @@ def test_the_end_of_the_actor_ends_the_watcher(key: str, actor: FakeActor) -> No
     assert _shm_owner.owner.watcher_pid
 
 
-def test_a_list_that_is_gone_already_is_fine(key: str, actor: FakeActor) -> None:
+def test_a_list_that_is_gone_already_is_fine(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1])
     attach_shm_list(key).shm.unlink()
     actor.lifetime_stack.close()
     assert shml.shm.closed
 
 
-def test_the_next_list_of_that_name_is_left_alone(key: str, actor: FakeActor) -> None:
+def test_the_next_list_of_that_name_is_left_alone(key: str, actor: Any) -> None:
     open_shm_list(key, sequence=[1]).shm.unlink()
     second = ShmList([2], name=key)
     actor.lifetime_stack.close()
@@ -269,7 +244,7 @@ def test_a_list_by_itself_has_a_name_of_its_own() -> None:
     shml.shm.unlink()
 
 
-def test_pickled_it_is_attached_again(key: str, actor: FakeActor) -> None:
+def test_pickled_it_is_attached_again(key: str, actor: Any) -> None:
     shml = open_shm_list(key, sequence=[1], readonly=False)
     again = pickle.loads(pickle.dumps(shml))
     assert (again.key, again.readonly, again[:]) == (key, False, [1])

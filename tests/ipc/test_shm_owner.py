@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tractor._code_load import load_module_from_path
 from tractor._testing import _procs
-from tractor.ipc import _mp_bs, _shm_owner, _shm_watch
+from tractor.ipc import _shm_owner, _shm_watch
 from tractor.ipc._mp_bs import SHM_DIR, SharedMemory
 from tractor.ipc._shm_owner import Owner
 from tractor.runtime import _state
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /dev/shm')
 
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture(params=['unnamed first', 'named at once'])
-def creation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to create a segment: that of Linux, and that of systems without unnamed files."""
-    if request.param == 'named at once':
-        monkeypatch.setattr(_mp_bs, '_open_unnamed', lambda: None)
-
-
-def exists(name: str) -> bool:
-    return (SHM_DIR / name).exists()
+segments = sys.modules.get('segments') or load_module_from_path(
+    Path(__file__).with_name('segments.py')
+)
+creation, exists = segments.creation, segments.exists
 
 
 @pytest.fixture

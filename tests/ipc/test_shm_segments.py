@@ -6,34 +6,24 @@ import errno
 import gc
 import os
 import pickle
-import secrets
 import subprocess
 import sys
 from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tractor._code_load import load_module_from_path
 from tractor.ipc import _mp_bs
 from tractor.ipc._mp_bs import SHM_DIR, SharedMemory
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /dev/shm')
 
-
-@pytest.fixture
-def key() -> str:
-    return f'tractor_test_{secrets.token_hex(4)}'
-
-
-@pytest.fixture(params=['unnamed first', 'named at once'])
-def creation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to create a segment: that of Linux, and that of systems without unnamed files."""
-    if request.param == 'named at once':
-        monkeypatch.setattr(_mp_bs, '_open_unnamed', lambda: None)
-
-
-def exists(name: str) -> bool:
-    return (SHM_DIR / name).exists()
+segments = sys.modules.get('segments') or load_module_from_path(
+    Path(__file__).with_name('segments.py')
+)
+creation, exists = segments.creation, segments.exists
 
 
 class Notes:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import trio
 
 import tractor
@@ -72,15 +71,7 @@ class Record(msgspec.Struct):
     path: Path
     money: Money
     where: NamespacePath
-    array: np.ndarray
-    number: np.float64
     tag: Tag = Tag('t')
-
-    def __eq__(self, other: object) -> bool:
-        mine, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(other)
-        return np.array_equal(mine.pop('array'), theirs.pop('array')) and mine == theirs
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 # --- hooks
@@ -92,22 +83,15 @@ def encode(value: Any) -> Any:
             return str.__str__(value) if isinstance(value, str) else str(value)
         case Money():
             return str(value.amount)
-        case np.ndarray():
-            return [value.dtype.str, list(value.shape), value.tobytes()]
-        case np.generic():
-            return value.item()
     raise NotImplementedError(f'no {type(value)} here')
 
 
 def decode(kind: type, value: Any) -> Any:
-    if kind is np.ndarray:
-        dtype, shape, data = value
-        return np.frombuffer(data, dtype).reshape(shape)
     return kind(value)
 
 
 HOOKS: dict[str, Any] = {'enc_hook': encode, 'dec_hook': decode}
-EXT = [Path, Tag, NamespacePath, Money, np.ndarray, np.generic]
+EXT = [Path, Tag, NamespacePath, Money]
 
 
 # --- plain functions
@@ -137,8 +121,6 @@ async def copy_record(record: Record, note: str = '') -> Record:
     assert type(record.path) is type(Path())
     assert type(record.money) is Money
     assert type(record.where) is NamespacePath
-    assert type(record.array) is np.ndarray
-    assert type(record.number) is np.float64
     assert type(record.tag) is Tag
     return record
 
@@ -180,7 +162,7 @@ async def untyped_result(name: str) -> Any:
 # --- dialogs
 
 
-async def _echo(ctx: tractor.Context, first: Any, result: Any) -> Any:
+async def echo(ctx: tractor.Context, first: Any, result: Any) -> Any:
     await ctx.started(first)
     async with ctx.open_stream() as stream:
         async for value in stream:
@@ -192,33 +174,22 @@ async def _echo(ctx: tractor.Context, first: Any, result: Any) -> Any:
 async def echo_records(ctx: tractor.Context, record: Record, root: Path) -> Any:
     assert type(record) is Record
     assert type(root) is type(Path())
-    return await _echo(ctx, record, record)
+    return await echo(ctx, record, record)
 
 
 @tractor.context(ext_types=[Path | None], **HOOKS)
 async def echo_paths(ctx: tractor.Context, first: Path) -> Path:
-    return await _echo(ctx, first, first)
-
-
-@tractor.context(pld_spec=np.ndarray, **HOOKS)
-async def echo_arrays(ctx: tractor.Context, start: Any) -> Any:
-    array = np.zeros((2, 3), dtype='int16')
-    await ctx.started(array, strict_pld_parity=True)
-    async with ctx.open_stream() as stream:
-        async for value in stream:
-            assert isinstance(value, np.ndarray)
-            await stream.send(value * 2)
-    return array
+    return await echo(ctx, first, first)
 
 
 @tractor.context(pld_spec=Decimal | None)
 async def echo_decimals(ctx: tractor.Context) -> Any:
-    return await _echo(ctx, Decimal('1.50'), None)
+    return await echo(ctx, Decimal('1.50'), None)
 
 
 @tractor.context(pld_spec=Shape)
 async def echo_shapes(ctx: tractor.Context) -> Any:
-    return await _echo(ctx, Circle(Decimal('0.1')), Square(2.0))
+    return await echo(ctx, Circle(Decimal('0.1')), Square(2.0))
 
 
 @tractor.context

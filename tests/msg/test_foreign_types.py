@@ -21,16 +21,18 @@ from tractor._testing import tractor_test
 from tractor._testing.addr import get_rando_addr
 from tractor.msg import NamespacePath, apply_codec, mk_codec
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipon_spawn_backend(
-        'subint', reason='the actors use NumPy, which does not support sub-interpreters'
-    ),
-]
+pytestmark = pytest.mark.spawns
 
-# under the name by which the actors import it
+# under the names by which the actors import them
 far = sys.modules.get('foreign_peers') or load_module_from_path(
     Path(__file__).with_name('foreign_peers.py')
+)
+far_arrays = sys.modules.get('foreign_array_peers') or load_module_from_path(
+    Path(__file__).with_name('foreign_array_peers.py')
+)
+
+NUMPY_IN_ACTOR = pytest.mark.skipon_spawn_backend(
+    'subint', reason='the actor uses NumPy, which refuses to be imported in a sub-interpreter'
 )
 
 TWO_PATHS = (Path('/x'), Path('y/z'))
@@ -48,15 +50,21 @@ def reg_addr(tpt_proto: str) -> Any:
 
 
 @asynccontextmanager
-async def open_peer() -> AsyncIterator[tractor.Portal]:
+async def open_peer(*modules: str) -> AsyncIterator[tractor.Portal]:
     async with tractor.open_nursery() as an:
-        yield await an.start_actor('peer', enable_modules=[far.NAME], loglevel='critical')
+        yield await an.start_actor('peer', enable_modules=[far.NAME, *modules], loglevel='critical')
         await an.cancel()
 
 
 def record() -> Any:
+    return far.Record(Path('/p'), far.Money('1.10'), HERE, far.Tag('tag'))
+
+
+def array_record() -> Any:
     array = np.arange(6, dtype='float32').reshape(2, 3)
-    return far.Record(Path('/p'), far.Money('1.10'), HERE, array, np.float64(0.1), far.Tag('tag'))
+    return far_arrays.ArrayRecord(
+        Path('/p'), far.Money('1.10'), HERE, far.Tag('tag'), array=array, number=np.float64(0.1)
+    )
 
 
 # --- plain calls
@@ -84,15 +92,18 @@ async def test_annotated_calls(start_method: str, tpt_proto: str, reg_addr: Any)
         assert await portal.run(far.paint, shape=shapes[1]) == far.Circle(Decimal(1))
 
 
+def assert_same_types(got: Any, sent: Any) -> None:
+    assert got == sent
+    for name in got.__struct_fields__:
+        assert type(getattr(got, name)) is type(getattr(sent, name)), name
+
+
 @tractor_test
 async def test_hooked_calls(start_method: str, tpt_proto: str, reg_addr: Any) -> None:
     sent = record()
     async with open_peer() as portal:
         got = await portal.run(far.copy_record, record=sent)
-        assert got == sent
-        for name in got.__struct_fields__:
-            assert type(getattr(got, name)) is type(getattr(sent, name)), name
-        assert got.array.dtype == sent.array.dtype
+        assert_same_types(got, sent)
         assert got.where.load_ref() is NamespacePath
         async with portal.open_stream_from(far.lines_of, path=Path('/top')) as stream:
             assert [each async for each in stream] == [Path('/top/a'), Path('/top/b')]
@@ -142,7 +153,7 @@ async def test_calls_without_types(start_method: str, tpt_proto: str, reg_addr: 
             assert f"`kwargs['value']` is a {kind.__module__}.{kind.__qualname__}" in text
             assert 'enc_hook' in text
             assert isinstance(caught.value.__cause__, TypeError)
-        with apply_codec(mk_codec(enc_hook=far.encode, ext_types=far.EXT)):
+        with apply_codec(mk_codec(enc_hook=far_arrays.encode, ext_types=far_arrays.EXT)):
             assert await portal.run(far.untyped, value=Path('/')) == ['str', '/']
             assert await portal.run(far.untyped, value=np.float64(1)) == ['float', 1]
         assert await portal.run(far.untyped, value=Decimal('1.50')) == ['str', '1.50']
@@ -182,23 +193,18 @@ async def test_other_dialogs(start_method: str, tpt_proto: str, reg_addr: Any) -
     async with open_peer() as portal:
         async with (
             portal.open_context(far.echo_paths, first=TWO_PATHS[0]) as (paths, first),
-            portal.open_context(far.echo_arrays, start=None) as (arrays, zeros),
             portal.open_context(far.echo_decimals) as (decimals, price),
             portal.open_context(far.echo_shapes) as (shapes, circle),
             paths.open_stream() as path_stream,
-            arrays.open_stream() as array_stream,
             decimals.open_stream() as decimal_stream,
             shapes.open_stream() as shape_stream,
         ):
             assert (first, circle) == (TWO_PATHS[0], far.Circle(Decimal('0.1')))
-            assert (zeros.shape, zeros.dtype) == ((2, 3), np.dtype('int16'))
             assert (type(price), str(price)) == (Decimal, '1.50')
             # each encodes with its own hooks, whichever block is the innermost
             for path in TWO_PATHS:
                 await path_stream.send(path)
                 assert await path_stream.receive() == path
-            await array_stream.send(np.array([1, 2], dtype='uint8'))
-            assert (await array_stream.receive()).tolist() == [2, 4]
             await decimal_stream.send(Decimal('2.50'))
             assert str(await decimal_stream.receive()) == '2.50'
             await shape_stream.send(far.Square(3.0))
@@ -208,7 +214,6 @@ async def test_other_dialogs(start_method: str, tpt_proto: str, reg_addr: Any) -
             with pytest.raises(MsgTypeError, match='did not make encodable'):
                 await path_stream.send(object())
         assert paths.outcome == TWO_PATHS[0]
-        assert arrays.outcome.shape == (2, 3)
         assert shapes.outcome == far.Square(2.0)
 
 
@@ -230,6 +235,52 @@ async def test_codec_and_limit(start_method: str, tpt_proto: str, reg_addr: Any)
         with apply_codec(codec):
             await stream.send(far.Tag('b'))
         assert await stream.receive() == 'b/x'
+
+
+# --- arrays in the actors, too
+
+
+@NUMPY_IN_ACTOR
+@tractor_test
+async def test_calls_with_arrays(start_method: str, tpt_proto: str, reg_addr: Any) -> None:
+    sent = array_record()
+    async with open_peer(far_arrays.NAME) as portal:
+        got = await portal.run(far_arrays.copy_record, record=sent)
+        assert_same_types(got, sent)
+        assert got.array.dtype == sent.array.dtype
+        assert await tractor.to_actor.run(far_arrays.copy_record, sent, portal=portal) == sent
+    async with tractor.open_nursery() as an:
+        portal = await an.run_in_actor(far_arrays.copy_record, record=sent, loglevel='critical')
+        assert await portal.wait_for_result() == sent
+
+
+@NUMPY_IN_ACTOR
+@tractor_test
+async def test_dialogs_with_arrays(start_method: str, tpt_proto: str, reg_addr: Any) -> None:
+    """Each encodes with its own hooks, whichever block is the innermost."""
+    sent = array_record()
+    async with open_peer(far_arrays.NAME) as portal:
+        async with (
+            portal.open_context(far_arrays.echo_records, record=sent) as (records, first),
+            portal.open_context(far_arrays.echo_arrays, start=None) as (arrays, zeros),
+            portal.open_context(far.echo_decimals) as (decimals, _),
+            records.open_stream() as record_stream,
+            arrays.open_stream() as array_stream,
+            decimals.open_stream() as decimal_stream,
+        ):
+            assert first == sent
+            assert (zeros.shape, zeros.dtype) == ((2, 3), np.dtype('int16'))
+            for value in (sent, None):
+                await record_stream.send(value)
+                assert await record_stream.receive() == value
+            await array_stream.send(np.array([1, 2], dtype='uint8'))
+            assert (await array_stream.receive()).tolist() == [2, 4]
+            await decimal_stream.send(Decimal('2.50'))
+            assert str(await decimal_stream.receive()) == '2.50'
+            with pytest.raises(MsgTypeError, match='enc_hook'):
+                await decimal_stream.send(np.zeros(1))
+        assert records.outcome == sent
+        assert arrays.outcome.shape == (2, 3)
 
 
 # --- what goes wrong in a dialog

@@ -35,6 +35,11 @@ on_each_backend = pytest.mark.parametrize(
     'start_method', [param(method) for method in METHODS], indirect=True
 )
 on_subint = pytest.mark.parametrize('start_method', [param('subint')], indirect=True)
+# of modules whose actors are in sub-interpreters, whatever the backends of the session are
+needs_subint = [
+    pytest.mark.spawns,
+    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
+]
 usable_methods = [method for method in METHODS if why_unable(method) is None]
 
 # seconds in which the ladder ends whatever there is: from its first step on, and from `terminate()` on
@@ -42,6 +47,18 @@ LADDER_WITHIN = (
     _life.DONE_WITHIN + _life.ALIVE_WITHIN + _life.TERMINATE_AFTER + _life.KILL_WITHIN + 0.5
 )
 HARD_KILL_WITHIN = _life.TERMINATE_AFTER + _life.KILL_WITHIN + 0.5
+
+
+@pytest.fixture
+def in_subint(tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """For a runtime whose children are sub-interpreters, each of them made for it."""
+    monkeypatch.setenv('TRACTOR_SUBINT_SPARES', '0')
+    return {
+        'start_method': 'subint',
+        'enable_transports': [tpt_proto],
+        'registry_addrs': [reg_addr],
+        'loglevel': 'critical',
+    }
 
 
 def load(name: str) -> ModuleType:

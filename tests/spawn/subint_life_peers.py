@@ -102,6 +102,6 @@ async def start_one(method: str) -> dict[str, Any]:
     async with tractor.open_nursery() as an:
         portal = await an.start_actor('below', enable_modules=[__name__], start_method=method)
         facts: dict[str, Any] = await portal.run(whoami)
-        facts['spares'] = len(_subint_spares.get()._ready)
+        facts['spares'] = len(_subint_spares.drivers())
         await portal.cancel_actor()
     return facts

@@ -150,4 +150,4 @@ def processes_below() -> list[int]:
 
 def spares_are_ready() -> bool:
     """Whether no spare interpreter of this runtime is still loading."""
-    return all(driver.interp_id is not None for driver in _subint_spares.get()._ready)
+    return all(driver.interp_id is not None for driver in _subint_spares.drivers())

@@ -266,7 +266,7 @@ def test_a_good_number_of_spares(
             for _ in range(3):
                 portal = await an.start_actor('kid', enable_modules=HERE)
                 assert await portal.run(peers.give, value=1) == 1
-                assert len(_subint_spares.get()._ready) == count
+                assert len(_subint_spares.drivers()) == count
                 await portal.cancel_actor()
 
     run_bounded(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +15,13 @@ import pytest
 
 from tractor._code_load import load_module_from_path
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
-
 HERE = Path(__file__).parent
 PROGRAMS = HERE / 'programs'
 
+backend = load_module_from_path(HERE / 'backend_peers.py')
 programs = load_module_from_path(HERE.parent / 'programs.py')
+
+pytestmark = backend.needs_subint
 
 # how many exits of each kind; seconds: for booting on a loaded machine, for ending
 EXITS = 15 if os.environ.get('TRACTOR_SUBINT_SOAK') == 'full' else 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,42 +15,25 @@ from tractor._code_load import load_module_from_path
 from tractor._testing import run_bounded
 from tractor.spawn import _subint
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+peers = backend.load('subint_life_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-peers = load('subint_life_peers')
-parent = load('subint_parent_peers')
+pytestmark = backend.needs_subint
 
 PEERS = 'subint_life_peers'
 
 
 @pytest.fixture
-def with_actor(
-    tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[..., Awaitable[None]]], Any]:
+def with_actor(in_subint: dict[str, Any]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
     """Run `body(nursery, portal, handle)` with an actor in a sub-interpreter; its handle, when all is over."""
-    monkeypatch.setenv('TRACTOR_SUBINT_SPARES', '0')
 
     def run(body: Callable[..., Awaitable[None]]) -> Any:
         handles = []
 
         async def main() -> None:
-            async with tractor.open_nursery(
-                start_method='subint',
-                enable_transports=[tpt_proto],
-                registry_addrs=[reg_addr],
-                loglevel='critical',
-            ) as an:
+            async with tractor.open_nursery(**in_subint) as an:
                 portal = await an.start_actor('one', enable_modules=[PEERS])
                 handle = parent.child_of(an, portal).proc
                 handles.append(handle)

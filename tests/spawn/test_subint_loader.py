@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,14 @@ import tractor
 from tractor._code_load import load_module_from_path
 from tractor._testing import run_bounded
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+peers = backend.load('subint_loader_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
+
+pytestmark = backend.needs_subint
 
 HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-peers = load('subint_loader_peers')
-parent = load('subint_parent_peers')
-
 PEERS = 'subint_loader_peers'
 LOADER = HERE.parents[1] / 'tractor' / 'spawn' / '_subint_loader.py'
 PATIENCE = 60.0
@@ -231,17 +222,6 @@ tell(
 
 
 # --- in actors
-
-
-@pytest.fixture
-def in_subint(tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv('TRACTOR_SUBINT_SPARES', '0')
-    return {
-        'start_method': 'subint',
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
 
 
 def call(options: dict[str, Any], fn: Any, count: int = 1, **kwargs: Any) -> tuple[Any, list[str]]:

@@ -16,15 +16,13 @@ import pytest
 
 from tractor._code_load import load_module_from_path
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
-
 HERE = Path(__file__).parent
 PROGRAMS = HERE / 'programs'
 
+backend = load_module_from_path(HERE / 'backend_peers.py')
 programs = load_module_from_path(HERE.parent / 'programs.py')
+
+pytestmark = backend.needs_subint
 
 FULL = os.environ.get('TRACTOR_SUBINT_SOAK') == 'full'
 CYCLES = 300 if FULL else 72

@@ -15,54 +15,38 @@ from tractor._code_load import load_module_from_path
 from tractor._testing import run_bounded
 from tractor.spawn import _subint_driver, _subint_spares
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+peers = backend.load('subint_life_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-peers = load('subint_life_peers')
-parent = load('subint_parent_peers')
+pytestmark = backend.needs_subint
 
 PEERS = 'subint_life_peers'
 
+drivers = _subint_spares.drivers
+
 
 @pytest.fixture
-def run(tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(in_subint: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run `body(nursery)` in a runtime whose children are sub-interpreters, with the spares of the default."""
     monkeypatch.delenv('TRACTOR_SUBINT_SPARES', raising=False)
 
     def run(body: Any) -> None:
         async def main() -> None:
-            async with tractor.open_nursery(
-                start_method='subint',
-                enable_transports=[tpt_proto],
-                registry_addrs=[reg_addr],
-                loglevel='critical',
-            ) as an:
+            async with tractor.open_nursery(**in_subint) as an:
                 await body(an)
                 await an.cancel()
 
         try:
             run_bounded(main, timeout=parent.PATIENCE)
         finally:
-            assert _subint_spares._current == []
+            assert drivers() == ()
             assert [
                 one.name for one in threading.enumerate() if one.name.startswith('tractor subint')
             ] == []
 
     return run
-
-
-def ready() -> list[Any]:
-    return list(_subint_spares.get()._ready)
 
 
 async def start(an: Any, name: str = 'one') -> tuple[Any, Any]:
@@ -76,7 +60,7 @@ def test_the_next_spawn_takes_it(run: Any, is_loaded: bool, monkeypatch: Any) ->
 
     async def body(an: Any) -> None:
         await start(an)
-        (spare,) = ready()
+        (spare,) = drivers()
         if is_loaded:
             await parent.until(parent.spares_are_ready)
         monkeypatch.setenv('SUBINT_LIFE_PEERS', 'set later')
@@ -87,8 +71,8 @@ def test_the_next_spawn_takes_it(run: Any, is_loaded: bool, monkeypatch: Any) ->
         assert facts['argv'] == sys.argv
         assert facts['environ'] == 'set later'
         # another in its place
-        assert len(ready()) == 1
-        assert ready() != [spare]
+        assert len(drivers()) == 1
+        assert drivers() != (spare,)
 
     run(body)
 
@@ -98,7 +82,7 @@ def test_so_many_as_the_environment_says(run: Any, text: str, count: int, monkey
     async def body(an: Any) -> None:
         monkeypatch.setenv('TRACTOR_SUBINT_SPARES', text)
         await start(an)
-        assert len(ready()) == count
+        assert len(drivers()) == count
 
     run(body)
 
@@ -120,7 +104,7 @@ def test_none_is_made_while_spawns_are_under_way(run: Any) -> None:
 
     def settled(self: Any, fill: bool) -> None:
         real(self, fill)
-        seen.append((self._starting, len(self._ready)))
+        seen.append((self._starting, len(drivers())))
 
     async def body(an: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +126,7 @@ def test_one_that_failed_to_load_is_not_taken(run: Any, monkeypatch: Any) -> Non
             patch.setattr(_subint_driver, '_BOOT', 'raise ValueError("as asked")')
             _subint_spares.get()._starting += 1
             _subint_spares.get().settled(fill=True)
-            (spare,) = ready()
+            (spare,) = drivers()
             await parent.until(lambda: spare.is_gone)
         assert 'as asked' in spare.error
         portal, handle = await start(an, 'two')
@@ -171,7 +155,7 @@ def test_never_used_again(run: Any) -> None:
 def test_an_actor_from_a_spare_is_killed(run: Any) -> None:
     async def body(an: Any) -> None:
         await start(an)
-        (spare,) = ready()
+        (spare,) = drivers()
         _, handle = await start(an, 'two')
         assert handle._driver is spare
         handle.kill()
@@ -184,7 +168,7 @@ def test_an_actor_from_a_spare_is_killed(run: Any) -> None:
 def test_gone_after_a_crash_of_the_runtime(run: Any) -> None:
     async def body(an: Any) -> None:
         await start(an)
-        assert len(ready()) == 1
+        assert len(drivers()) == 1
         raise ValueError('as asked')
 
     with pytest.raises(ValueError, match='as asked'):

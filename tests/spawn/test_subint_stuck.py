@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +17,15 @@ from tractor._exceptions import ActorFailure, TransportClosed
 from tractor._testing import run_bounded
 from tractor.spawn import _life
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+stuck = backend.load('subint_stuck_peers')
+spinning = backend.load('subint_spinning_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-stuck = load('subint_stuck_peers')
-spinning = load('subint_spinning_peers')
-parent = load('subint_parent_peers')
+pytestmark = backend.needs_subint
 
 STUCK = 'subint_stuck_peers'
-
-
-@pytest.fixture(autouse=True)
-def _no_spares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('TRACTOR_SUBINT_SPARES', '0')
-
-
-@pytest.fixture
-def in_subint(tpt_proto: str, reg_addr: Any) -> dict[str, Any]:
-    return {
-        'start_method': 'subint',
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
 
 
 class Ended:

@@ -18,34 +18,14 @@ from tractor._code_load import load_module_from_path
 from tractor._testing import run_bounded
 from tractor.spawn import _life, _subint, _subint_shims, _subint_warden
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+peers = backend.load('subint_life_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-peers = load('subint_life_peers')
-parent = load('subint_parent_peers')
+pytestmark = backend.needs_subint
 
 PEERS = 'subint_life_peers'
-
-
-@pytest.fixture
-def in_subint(tpt_proto: str, reg_addr: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv('TRACTOR_SUBINT_SPARES', '0')
-    return {
-        'start_method': 'subint',
-        'enable_transports': [tpt_proto],
-        'registry_addrs': [reg_addr],
-        'loglevel': 'critical',
-    }
 
 
 def call(options: dict[str, Any], fn: Any, **kwargs: Any) -> Any:

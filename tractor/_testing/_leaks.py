@@ -103,11 +103,11 @@ def _interpreters() -> set[int]:
     return {found for found, *_ in module.list_all()} - {module.get_main()[0]}
 
 
-def _warm_spares() -> list[Any]:
+def _warm_spares() -> tuple[Any, ...]:
     """Return what drives the spare interpreters of a runtime that is still up, e.g. a session's."""
+    # not imported for the occasion: without it there is none
     module: Any = sys.modules.get('tractor.spawn._subint_spares')
-    runtimes = () if module is None else module._current
-    return [driver for spares in runtimes for driver in spares._ready]
+    return () if module is None else module.drivers()
 
 
 def _used_by_others(path: Path, session: str) -> bool:
