@@ -29,9 +29,9 @@ CYCLES = 300 if FULL else 72
 # on a machine that does much else
 ENDED_WITHIN = 280 if not FULL else 900
 
-# MiB between the first sixth and the end. An actor that is not given back costs 5, so this is fewer than ten of them; a
-# spare comes and goes with about 12, and the allocator of C keeps what four at once have used
-GROWTH = 48.0
+# MiB between the first sixth and the end. An actor that is not given back costs 5, so this is fewer than seven of them;
+# a spare comes and goes with about 12
+GROWTH = 32.0
 
 
 def soak(program: str, *args: str) -> tuple[str, Any]:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,8 @@ class SubintHandle:
     def __init__(self, uid: tuple[str, str], driver: Driver) -> None:
         self.uid = uid
         self.pid: int = os.getpid()
+        # the thread of its parent
+        self.owner: int = threading.get_ident()
         self.abandoned = False
         self._driver = driver
         self._returncode: int | None = None

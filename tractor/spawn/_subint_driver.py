@@ -279,6 +279,7 @@ class Driver:
                 interp.close()
             for handle in self._handles:
                 _ctypes.dlclose(handle)
+            _trim()
 
     def _close_files(self) -> None:
         with self._lock:
@@ -365,6 +366,16 @@ def _libraries() -> tuple[tuple[str, str], ...]:
 
     found = find_library('pthread')
     return () if found is None else (('pthread', found),)
+
+
+def _trim() -> None:
+    """Have the allocator of C give the system what it does not use: by itself it keeps that, for each thread anew."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    # only glibc's has it
+    if trim is not None:
+        trim(0)
 
 
 def _beside(name: str) -> str:

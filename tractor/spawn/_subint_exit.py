@@ -6,7 +6,7 @@ CPython crashes, by race, when it finalizes while another interpreter still runs
 | left at the exit | what is done |
 |---|---|
 | nothing | nothing: the nurseries have seen to it |
-| interpreters that can be killed | they are |
+| interpreters that can be killed | they are; what the runtime in a daemon thread says of that is not heard |
 | one that cannot | the streams are flushed, it is reported, and the process is left with `os._exit()` |
 
 The exit code is the one which the program has earned. An `atexit` callback cannot see it, so from the moment where an
@@ -65,6 +65,7 @@ class _ExitNet:
     def _at_exit(self) -> None:
         _subint_spares.end()
         handles = self._live()
+        _silence({handle.owner for handle in handles})
         for handle in handles:
             handle.kill()
         deadline = time.monotonic() + END_WITHIN
@@ -97,6 +98,21 @@ class _ExitNet:
             "start processes through subprocess, or multiprocessing's 'spawn' or 'forkserver'\n"
         )
         os.write(2, text.encode())
+
+
+def _silence(owners: set[int]) -> None:
+    """
+    Keep threads whose runtime loses its children now from failing aloud.
+
+    They are daemon threads, or would have been waited for: in a moment they are stopped wherever they are.
+    """
+    hook = threading.excepthook
+
+    def say_unless_owner(args: Any) -> None:
+        if args.thread is None or args.thread.ident not in owners:
+            hook(args)
+
+    threading.excepthook = say_unless_owner
 
 
 def _exit_code(error: BaseException | None) -> int:
