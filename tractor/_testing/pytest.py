@@ -33,7 +33,7 @@ from tractor.runtime import _state
 
 __all__ = ['tractor_test']
 
-pytest_plugins = ('tractor._testing._reap',)
+pytest_plugins = ('tractor._testing._reap', 'tractor._testing._programs')
 
 MARKERS = (
     'no_tpt(proto_key): skip the test on this transport',
