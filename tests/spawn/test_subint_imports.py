@@ -264,6 +264,10 @@ def test_a_module_that_is_loaded_again_comes_from_its_file(ask: Any) -> None:
     assert ask(peers.reload, name='sniffio._version') == 'SourceFileLoader'
 
 
+def test_a_package_that_is_loaded_again_gets_its_names_at_once(ask: Any) -> None:
+    assert ask(peers.reload_trio) == ['trio', 'trio']
+
+
 def test_msgspec_does_without_typing_extensions_and_the_user_need_not(ask: Any) -> None:
     pytest.importorskip('typing_extensions')
     assert ask(peers.extensions_of_msgspec) == 'typing'

@@ -40,6 +40,9 @@ NAMES: dict[str, frozenset[str]] = {
     'trio._subprocess': frozenset({'trio', 'trio.lowlevel'}),
 }
 
+# the same, until `settle()`
+_takers: dict[str, frozenset[str]] = dict(NAMES)
+
 _IMPORT_NAMES: frozenset[str] = frozenset({'__path__', '__file__', '__cached__', '__loader__'})
 
 _lock = threading.RLock()
@@ -65,10 +68,11 @@ class _LateModule(ModuleType):
         if name in _IMPORT_NAMES:
             raise AttributeError(name)
         spec: Any = self.__spec__
-        takers = NAMES.get(spec.name)
+        takers = _takers.get(spec.name)
         if takers and spec.loader_state == 'put off':
             asking = sys._getframe(1)
-            if asking.f_locals is asking.f_globals and asking.f_globals['__name__'] in takers:
+            at_top = asking.f_locals is asking.f_globals
+            if at_top and asking.f_globals.get('__name__') in takers:
                 return _Missing(self)
         with _lock:
             if spec.loader_state == 'put off':
@@ -119,6 +123,7 @@ def is_put_off(name: str) -> bool:
 
 def settle() -> None:
     """From now on the names that are missing are filled in when they are asked for."""
+    _takers.clear()
     for taker in frozenset().union(*NAMES.values()):
         module = sys.modules.get(taker)
         if module is not None:
