@@ -23,21 +23,12 @@ from tractor.spawn import _subint_pack
 if sys.version_info >= (3, 14):
     from tractor.spawn import _subint_lean
 
-pytestmark = [
-    pytest.mark.spawns,
-    pytest.mark.skipif(sys.version_info < (3, 14), reason='sub-interpreters need CPython 3.14'),
-]
+backend = load_module_from_path(Path(__file__).with_name('backend_peers.py'))
+peers = backend.load('subint_import_peers')
+parent = backend.load('subint_parent_peers')
+in_subint = backend.in_subint
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Any:
-    """A module beside this one, under the name by which the actors import it."""
-    return sys.modules.get(name) or load_module_from_path(HERE / f'{name}.py')
-
-
-peers = load('subint_import_peers')
-parent = load('subint_parent_peers')
+pytestmark = backend.needs_subint
 
 PATIENCE = 60.0
 
@@ -204,17 +195,12 @@ def test_it_is_ordered_once_and_then_used(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def ask(tpt_proto: str, reg_addr: Any) -> Any:
+def ask(in_subint: dict[str, Any]) -> Any:
     """The answer of an actor that is a sub-interpreter."""
 
     def ask(func: Any, spares: int = 0, before: Any = None, **kwargs: Any) -> Any:
         async def main() -> Any:
-            async with tractor.open_nursery(
-                start_method='subint',
-                enable_transports=[tpt_proto],
-                registry_addrs=[reg_addr],
-                loglevel='critical',
-            ) as an:
+            async with tractor.open_nursery(**in_subint) as an:
                 if before is not None:
                     await before(an)
                 portal = await an.start_actor('asked', enable_modules=[peers.__name__])
