@@ -80,11 +80,22 @@ run(ORDER)
 del run, ORDER
 """
 _FINISH: str = f"""
-from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location({_MEMORY!r}, MEMORY_PATH)
-memory = module_from_spec(spec)
-spec.loader.exec_module(memory)
-memory.finish(REPORT_TO)
+def finish():
+    from importlib.util import module_from_spec, spec_from_file_location
+    spec = spec_from_file_location({_MEMORY!r}, MEMORY_PATH)
+    memory = module_from_spec(spec)
+    spec.loader.exec_module(memory)
+    memory.finish(REPORT_TO)
+def collect():
+    import gc
+    # what has given all back is garbage by now, and would be found too late
+    for _ in range(5):
+        if not gc.collect():
+            return
+finish()
+del finish, MEMORY_PATH, REPORT_TO
+collect()
+del collect
 """
 
 # the creation and the end of interpreters touch what the whole process shares: one at a time

@@ -75,15 +75,20 @@ class Soak:
             del self.doing[name]
             self.ended[how] += 1
 
+    async def start(self, an: Any, name: str, **options: Any) -> tractor.Portal:
+        """With the main module or without: what is in an interpreter until its end differs by that."""
+        replays = self.random.random() < 0.5
+        return await an.start_actor(name, inherit_parent_main=replays, **options)
+
     async def graceful(self, an: Any, name: str) -> tuple[str, Any]:
-        portal = await an.start_actor(name, enable_modules=[stuck.__name__])
+        portal = await self.start(an, name, enable_modules=[stuck.__name__])
         child = parent.child_of(an, portal)
         assert await portal.run(stuck.fine) == 1
         await portal.cancel_actor()
         return 'graceful', child
 
     async def error(self, an: Any, name: str) -> tuple[str, Any]:
-        portal = await an.start_actor(name, enable_modules=[stuck.__name__])
+        portal = await self.start(an, name, enable_modules=[stuck.__name__])
         child = parent.child_of(an, portal)
         try:
             await portal.run(stuck.fail)
@@ -96,7 +101,7 @@ class Soak:
 
         async def start() -> None:
             try:
-                portal = await an.start_actor(name)
+                portal = await self.start(an, name)
             except ActorFailure:
                 return
             await portal.cancel_actor()
@@ -111,7 +116,7 @@ class Soak:
     async def unspawned(self, an: Any, name: str) -> tuple[str, Any]:
         """The spawn is cancelled somewhere on its way."""
         with trio.move_on_after(self.random.random() / 3):
-            portal = await an.start_actor(name)
+            portal = await self.start(an, name)
             await portal.cancel_actor()
         return 'unspawned', next(
             (child for child in an._children.values() if child.subactor.aid.name == name), None
@@ -120,7 +125,7 @@ class Soak:
     async def stuck(self, an: Any, name: str) -> tuple[str, Any]:
         kind, (guest, fn) = self.random.choice(list(stuck.KINDS.items()))
         self.doing[name] = kind
-        portal = await an.start_actor(name, enable_modules=[stuck.__name__], infect_asyncio=guest)
+        portal = await self.start(an, name, enable_modules=[stuck.__name__], infect_asyncio=guest)
         child = parent.child_of(an, portal)
         with parent.telling() as told:
             async with trio.open_nursery() as tn:
