@@ -227,8 +227,8 @@ async def wakeups(an: Nursery, seconds: int) -> float:
         threads = set(map(int, os.listdir(f'/proc/{pid}/task')))
         # where it is part of this process, this one waits for the trace
         threads.discard(threading.get_native_id())
-        attached = ','.join(map(str, sorted(threads)))
-        traced = ['strace', '-f', '-c', '-o', str(path), '-p', attached]
+        # not `-f`: that would attach to all threads of the process
+        traced = ['strace', '-c', '-o', str(path), '-p', ','.join(map(str, sorted(threads)))]
         # into a file: whoever reads a pipe is woken by what strace says
         with new_file(Path(folder, 'said')) as said:
             await trio.run_process([*interrupted, *traced], check=False, stderr=said)
