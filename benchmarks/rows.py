@@ -166,7 +166,8 @@ def streams() -> Iterator[Row]:
                 f'{name} {method} {tpt}',
                 'stream',
                 ('cases.py', name, method, tpt, COUNT),
-                ('floor.py', 'stream', COUNT),
+                # over the same transport
+                ('floor.py', 'bytes', tpt, '32', COUNT),
                 columns,
                 count=20_000,
                 # 0.8 of the rate

@@ -273,7 +273,7 @@ def test_a_large_body_is_not_copied() -> None:
     assert head is not None
     # its header goes with what was queued before and with its first bytes
     assert bytes(head).startswith(frame(b'before') + frame(body)[:100])
-    assert len(head) < LARGE
+    assert len(head) <= LARGE + len(frame(b'before'))
     writer.wrote(len(head))
     assert writer.written < end
     rest = writer.current()

@@ -45,8 +45,9 @@ MAX_FRAME_SIZE: int = _chosen_max_frame_size(os.environ.get(_ENV_MAX_FRAME_SIZE,
 # first allocation for a large body; it then doubles with every filling (bytes)
 _FIRST_GROWTH: int = 1 << 20
 
-# how much of a large body travels with its header, so that the two need not be written one by one (bytes)
-_HEAD_SIZE: int = 8 * 1024
+# how much of a large body travels with its header, so that the two need not be written one by one (bytes): as much as
+# the other side takes in one read before it knows that the body is large
+_HEAD_SIZE: int = 64 * 1024 - HEADER_SIZE
 
 
 class FrameTooLarge(ValueError):
