@@ -252,6 +252,69 @@ def test_positions_and_the_count_of_bytes() -> None:
     assert writer.current() is None
 
 
+def receive(reader: FrameReader, body: bytes, by_hole: bool) -> bytes | bytearray:
+    """One large body, as a socket gives it, or a stream that cannot fill a buffer."""
+    data = frame(body)
+    bodies = reader.feed(data[:LARGE])
+    at = LARGE
+    while not bodies:
+        part = data[at : at + LARGE]
+        at += len(part)
+        hole = reader.hole() if by_hole else None
+        if hole is None:
+            bodies = reader.feed(part)
+            continue
+        part, at = part[: len(hole)], at - len(part) + len(part[: len(hole)])
+        with hole:
+            hole[: len(part)] = part
+        filled = reader.filled(len(part))
+        bodies = [] if filled is None else [filled]
+    (received,) = bodies
+    return received
+
+
+@pytest.mark.parametrize('by_hole', [True, False])
+def test_buffers_of_large_bodies_are_used_again(by_hole: bool) -> None:
+    reader = FrameReader()
+    sizes = [20 * LARGE, 18 * LARGE, 20 * LARGE, 3 * LARGE, 17 * LARGE + 5] * 4
+    seen = set()
+    for at, size in enumerate(sizes):
+        body = bytes([at]) * size
+        received = receive(reader, body, by_hole)
+        assert received == body
+        seen.add(id(received))
+        del received
+    # the first is not kept: none may follow
+    assert len(seen) <= 4
+    # nor is any once a small body has come
+    assert reader._used
+    assert reader.feed(frame(b'small')) == [b'small']
+    assert reader._used == []
+
+
+def test_a_buffer_that_somebody_has_is_left_alone() -> None:
+    reader = FrameReader()
+    bodies = [bytes([at]) * (20 * LARGE + at) for at in range(12)]
+    views: list[Any] = []
+    for at, body in enumerate(bodies):
+        received = receive(reader, body, by_hole=True)
+        views.append(memoryview(received) if at % 2 else received)
+        del received
+    assert list(map(bytes, views)) == bodies
+
+
+def test_what_is_kept_of_large_bodies_is_bounded() -> None:
+    reader = FrameReader()
+    assert len(receive(reader, bytes(20 * LARGE), by_hole=True)) == 20 * LARGE
+    assert reader._used == []
+    for _ in range(5):
+        receive(reader, bytes(100 * LARGE), by_hole=True)
+        assert reader._used == []
+    kept = [receive(reader, bytes(20 * LARGE), by_hole=True) for _ in range(9)]
+    assert len(kept) == 9
+    assert len(reader._used) == 3
+
+
 def test_small_frames_are_joined_and_not_without_limit() -> None:
     writer = FrameWriter()
     bodies = [bytes([at]) * 1000 for at in range(200)]

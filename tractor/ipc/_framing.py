@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from sys import getrefcount
 
 HEADER = struct.Struct('<I')
 HEADER_SIZE: int = HEADER.size
@@ -45,6 +46,11 @@ MAX_FRAME_SIZE: int = _chosen_max_frame_size(os.environ.get(_ENV_MAX_FRAME_SIZE,
 # first allocation for a large body; it then doubles with every filling (bytes)
 _FIRST_GROWTH: int = 1 << 20
 
+# While large bodies follow each other, so many of their buffers, of so many bytes in total, are there to be used again
+# once nobody has them: to get and clear a new one costs as much as to read into it.
+_KEPT: int = 3
+_KEPT_SIZE: int = 6 << 20
+
 # how much of a large body travels with its header, so that the two need not be written one by one (bytes): as much as
 # the other side takes in one read before it knows that the body is large
 _HEAD_SIZE: int = 64 * 1024 - HEADER_SIZE
@@ -71,7 +77,16 @@ class FrameReader:
         max_size: largest accepted body, in bytes.
     """
 
-    __slots__ = ('_filled', '_large', '_large_size', '_tail', 'held', 'max_size')
+    __slots__ = (
+        '_filled',
+        '_in_a_row',
+        '_large',
+        '_large_size',
+        '_tail',
+        '_used',
+        'held',
+        'max_size',
+    )
 
     def __init__(self, max_size: int = MAX_FRAME_SIZE) -> None:
         self.max_size = max_size
@@ -81,6 +96,9 @@ class FrameReader:
         self._large: bytearray | None = None
         self._large_size = 0
         self._filled = 0
+        # large bodies since the last small one, and the buffers of some of them
+        self._in_a_row = 0
+        self._used: list[bytearray] = []
 
     def __repr__(self) -> str:
         return f'<FrameReader pending={self.pending} max_size={self.max_size}>'
@@ -106,6 +124,7 @@ class FrameReader:
             data = self._feed_large(data, bodies)
             if not data:
                 return bodies
+        large = len(bodies)
         if self._tail:
             data = self._tail + data
             self._tail = b''
@@ -113,10 +132,7 @@ class FrameReader:
         while end - at >= HEADER_SIZE:
             (size,) = HEADER.unpack_from(data, at)
             if size > self.max_size:
-                self._tail = data[at:]
-                if not bodies:
-                    raise FrameTooLarge(size, self.max_size)
-                self.held = True
+                self._hold(data[at:], size, is_first=not bodies)
                 return bodies
             start = at + HEADER_SIZE
             at = start + size
@@ -127,9 +143,18 @@ class FrameReader:
                 at = start - HEADER_SIZE
                 break
             bodies.append(data[start:at])
+        if len(bodies) > large and self._in_a_row:
+            self._in_a_row = 0
+            self._used.clear()
         if at < end:
             self._tail = data[at:]
         return bodies
+
+    def _hold(self, rest: bytes, size: int, is_first: bool) -> None:
+        self._tail = rest
+        if is_first:
+            raise FrameTooLarge(size, self.max_size)
+        self.held = True
 
     def hole(self) -> memoryview | None:
         """
@@ -149,13 +174,25 @@ class FrameReader:
         if self._large is None or self._filled < self._large_size:
             return None
         body, self._large, self._filled = self._large, None, 0
+        self._in_a_row += 1
+        if self._in_a_row > 1 and self._large_size <= _KEPT_SIZE // _KEPT:
+            self._used = [*self._used[1 - _KEPT :], body]
         return body
 
     def _begin_large(self, size: int, first: bytes) -> None:
         self._large_size = size
         self._filled = len(first)
-        self._large = bytearray(min(size, max(_FIRST_GROWTH, len(first))))
+        self._large = self._buffer(min(size, max(_FIRST_GROWTH, len(first))))
         self._large[: len(first)] = first
+
+    def _buffer(self, size: int) -> bytearray:
+        """One that was used and that nobody has any more, if there is one, or a new one."""
+        for at, used in enumerate(self._used):
+            if len(used) >= size and getrefcount(used) == _ALONE:
+                del self._used[at]
+                del used[size:]
+                return used
+        return bytearray(size)
 
     def _grow(self) -> None:
         assert self._large is not None
@@ -174,6 +211,17 @@ class FrameReader:
             if body is not None:
                 bodies.append(body)
         return data
+
+
+def _references() -> int:
+    used = [bytearray()]
+    for _, one in enumerate(used):
+        return getrefcount(one)
+    raise AssertionError
+
+
+# what is counted for a buffer which only `FrameReader._used` has, asked as `_buffer()` does
+_ALONE: int = _references()
 
 
 class FrameWriter:
