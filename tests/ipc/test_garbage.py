@@ -18,6 +18,7 @@ import tractor
 from tractor._testing import run_bounded
 from tractor._testing.peer import RawPeer, connect_stream, frame, open_peer
 from tractor.ipc import _connect_chan, _server
+from tractor.ipc._framing import FrameWriter
 from tractor.msg.types import Aid, Return, Yield
 from tractor.runtime import _rpc
 
@@ -299,6 +300,30 @@ def test_a_peer_that_only_asks_is_given_up(
         await check_ping(peer)
 
     play(main)
+
+
+def test_a_peer_that_reads_one_long_answer_slowly_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not one frame is complete for long, and yet it reads."""
+    monkeypatch.setattr(_rpc, '_MAX_UNREAD', 1 << 20)
+    writer = FrameWriter()
+    writer.push(bytes(1 << 23))
+
+    class Slow:
+        async def flush(self) -> None:
+            if writer.current() is not None:
+                writer.wrote(1000)
+            await trio.sleep(20)
+
+    async def main() -> None:
+        loop = _rpc.MessageLoop.__new__(_rpc.MessageLoop)
+        loop.progress = -1, 0.0
+        monkeypatch.setattr(_rpc, '_UNREAD_PAUSE', 20.0)
+        for _ in range(10):
+            assert not await loop._pause(Slow(), writer)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def echo(data: bytes) -> bytes:

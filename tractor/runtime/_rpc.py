@@ -139,7 +139,7 @@ class MessageLoop:
         self.chan = chan
         self.last: Any = None
         self.closed: TransportClosed | None = None
-        # how much had been written when that was last seen to grow, and when that was
+        # how many bytes had been taken when that was last seen to grow, and when that was
         self.progress = -1, 0.0
         assert chan.aid is not None
         self.peer = chan.aid.uid
@@ -204,10 +204,12 @@ class MessageLoop:
         """Read on later; whether the peer was given up, for not reading."""
         with trio.move_on_after(_UNREAD_PAUSE):
             await tpt.flush()
-        written, since = self.progress
+        # of frames that are on their way, too: one alone may take long
+        taken = writer.pushed - writer.unwritten
+        before, since = self.progress
         now = trio.current_time()
-        if writer.written != written:
-            self.progress = writer.written, now
+        if taken != before:
+            self.progress = taken, now
         elif writer.unwritten > _MAX_UNREAD and now - since > _UNREAD_FOR:
             await self._drop(
                 f'has read nothing for {now - since:.0f} s, and {writer.unwritten} bytes of answers wait for it'
